@@ -1,0 +1,212 @@
+"""Batches of audio segments, every example a function of (seed, global index) alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from indep_jax.data import sources, transforms
+
+# Random access wants a length; nothing trains for this many examples.
+_ENDLESS = 2**48
+# Draws that may fail in a row before the source counts as unreadable.
+_MAX_ATTEMPTS = 32
+
+
+def segments(
+    source: sources.AudioSource,
+    *,
+    seed: int,
+    batch_size: int,
+    seconds: float,
+    sample_rate: int,
+    channels: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """An endless dataset of batches of random segments, with random access: `dataset[i]`.
+
+    Example batch_index * batch_size + row is drawn from (seed, that index) alone: a file with
+    probability proportional to its duration, then a start uniform over the frames at which a whole
+    segment fits. Files shorter than a segment are read from their beginning and padded with zeros.
+    Where a file turns out to be unreadable, it is named once on stderr (by each process that
+    reads), and the example is drawn again from (seed, index, attempt).
+
+    Args:
+      source: from `open_source`.
+      seed: not negative.
+      batch_size: of the global batch, over all processes.
+      seconds: length of a segment.
+      sample_rate: in Hz.
+      channels: of the audio.
+      process_index: of this process: it reads the contiguous slice of rows that belongs to it.
+      process_count: must divide `batch_size`.
+
+    Returns:
+      dataset of dict(audio=float32 [batch_size / process_count, time, channels], file=int32
+      [batch_size / process_count], index into `source.files`).
+
+    Raises:
+      ValueError: one line, for sizes that do not fit.
+    """
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size}: expected a positive multiple of {process_count} processes"
+        )
+    if round(seconds * sample_rate) < 1:
+        raise ValueError(f"segment_seconds {seconds}: expected at least a frame at {sample_rate} Hz")
+    if seed < 0:
+        raise ValueError(f"seed {seed}: expected 0 or more")
+    examples = _Examples(
+        source=source,
+        ends=np.cumsum([file.seconds for file in source.files]),
+        seed=seed,
+        batch_size=batch_size,
+        frames=round(seconds * sample_rate),
+        sample_rate=sample_rate,
+        channels=channels,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return grain.MapDataset.source(examples).batch(batch_size // process_count)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Examples:
+    """The examples of one process, in the order in which it batches them."""
+
+    source: sources.AudioSource
+    ends: np.ndarray  # cumulative seconds of the files
+    seed: int
+    batch_size: int
+    frames: int  # of a segment, at sample_rate
+    sample_rate: int
+    channels: int
+    process_index: int
+    process_count: int
+
+    def __len__(self) -> int:
+        return _ENDLESS // self.batch_size * (self.batch_size // self.process_count)
+
+    def __getitem__(self, local: int) -> dict[str, Any]:
+        rows = self.batch_size // self.process_count
+        batch, row = divmod(int(local), rows)
+        index = batch * self.batch_size + self.process_index * rows + row
+        for attempt in range(_MAX_ATTEMPTS):
+            number, start = self._draw(index, attempt)
+            file = self.source.files[number]
+            try:
+                audio = transforms.read_segment(
+                    file, start / self.sample_rate, self.frames / self.sample_rate,
+                    self.sample_rate, self.channels,
+                )
+            except sources.READ_ERRORS as error:
+                problem = {file.name: sources.describe_error(error)}
+                sources.name_unreadable(f"source {self.source.source}, reading", problem)
+                continue
+            return dict(audio=audio, file=np.int32(number))
+        raise ValueError(
+            f"source {self.source.source}: {_MAX_ATTEMPTS} draws in a row were unreadable, "
+            f"the last from {file.name}"
+        )
+
+    def _draw(self, index: int, attempt: int) -> tuple[int, int]:
+        """(file, first frame) of a global index."""
+        # Philox is counter-based: each (index, attempt) is a stream of its own, of 2^64 draws.
+        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, attempt, index, 0]))
+        number = int(np.searchsorted(self.ends, rng.random() * self.ends[-1], side="right"))
+        number = min(number, len(self.ends) - 1)
+        file = self.source.files[number]
+        room = transforms.resampled_frames(file, self.sample_rate) - self.frames
+        return number, int(rng.integers(max(room, 0) + 1))
+
+
+def iterate(
+    dataset: grain.MapDataset, start: int, workers: int
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+    """Iterates over `dataset[start]`, `dataset[start + 1]`, ..., read ahead of time.
+
+    Args:
+      dataset: from `segments`.
+      start: index of the first batch: all there is to know for a resume.
+      workers: processes that read and resample; 0 uses threads of this process. The batches are the
+        same. With workers, the script that calls this needs `if __name__ == "__main__":`.
+    """
+    if workers < 0:
+        raise ValueError(f"workers {workers}: expected 0 or more")
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    batches = dataset[start:].to_iter_dataset(options)
+    if workers:
+        # grain hands absl's flags to its workers, and refuses outside of absl.app.run otherwise.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(batches)
+
+
+def excerpts(
+    source: sources.AudioSource, *, seconds: float, sample_rate: int, channels: int, items: int
+) -> dict[str, Any]:
+    """A fixed set of excerpts for evaluation, spread over the files and inside of them.
+
+    First one from the middle of each file (of a spread of the files where `items` are fewer), then
+    one more from each file that is longer than an excerpt, at a quarter, three quarters, an eighth
+    and so on. Unreadable files are named on stderr and passed over.
+
+    Returns:
+      dict(audio=float32 [items, time, channels], file=int32 [items], names=list of `items` names).
+
+    Raises:
+      ValueError: one line, where nothing is readable or `items` is not positive.
+    """
+    if items < 1:
+        raise ValueError(f"items {items}: expected 1 or more")
+    frames = round(seconds * sample_rate)
+    audio, numbers = [], []
+    for number, start in _spread(source, frames, sample_rate):
+        file = source.files[number]
+        try:
+            audio.append(
+                transforms.read_segment(
+                    file, start / sample_rate, frames / sample_rate, sample_rate, channels
+                )
+            )
+        except sources.READ_ERRORS as error:
+            problem = {file.name: sources.describe_error(error)}
+            sources.name_unreadable(f"source {source.source}, reading", problem)
+            continue
+        numbers.append(number)
+        if len(numbers) == items:
+            break
+    if len(numbers) < items:
+        raise ValueError(
+            f"source {source.source}: {len(numbers)} readable excerpts in split {source.split}, "
+            f"expected {items}"
+        )
+    return dict(
+        audio=np.stack(audio),
+        file=np.asarray(numbers, np.int32),
+        names=[source.files[number].name for number in numbers],
+    )
+
+
+def _spread(
+    source: sources.AudioSource, frames: int, sample_rate: int
+) -> Iterator[tuple[int, int]]:
+    """(file, first frame) of excerpts of `frames` frames, the best spread ones first."""
+    room = [transforms.resampled_frames(file, sample_rate) - frames for file in source.files]
+    order = sorted(range(len(room)), key=_radical_inverse)
+    longer = [number for number in order if room[number] > 0] or order
+    for turn in range(1024):
+        for number in longer if turn else order:
+            yield number, int(max(room[number], 0) * _radical_inverse(turn + 1))
+
+
+def _radical_inverse(number: int) -> float:
+    """van der Corput's sequence 0, 1/2, 1/4, 3/4, 1/8, ...: every beginning of it is spread."""
+    return int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length() if number else 0.0

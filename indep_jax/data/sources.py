@@ -1,0 +1,227 @@
+"""Where music comes from: `folder:PATH` or `sample:`, as a table of readable files of one split."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import soundfile
+
+SPLITS = ("train", "valid", "test")
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+SAMPLE_FOLDER = pathlib.Path(__file__).parent / "sample"
+
+_VALID_BELOW, _TEST_BELOW = 0.05, 0.10  # shares of the files held out where no manifest says
+
+# What soundfile and the operating system raise for a file that cannot be read.
+READ_ERRORS = (soundfile.SoundFileError, OSError, EOFError)
+
+_named: set[str] = set()  # unreadable files that this process has already named
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AudioFile:
+    """One readable file: small, so that a table of them travels to worker processes."""
+
+    name: str  # relative to the source's folder
+    path: str
+    frames: int  # at sample_rate, as the header says
+    sample_rate: int
+    channels: int
+    caption: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class AudioSource:
+    """The readable files of one split.
+
+    Attributes:
+      source: as the user wrote it, for messages.
+      split: "train", "valid", "test" or "all".
+      files: sorted by name; a batch's `file` entries index this list.
+      unreadable: names of the files that could not be opened.
+    """
+
+    source: str
+    split: str
+    files: list[AudioFile]
+    unreadable: list[str]
+
+    @property
+    def seconds(self) -> float:
+        return sum(file.seconds for file in self.files)
+
+
+def open_source(source: str, split: str) -> AudioSource:
+    """Opens `folder:PATH` or `sample:`; reads headers only.
+
+    `folder:PATH` is searched recursively for wav, flac, ogg, opus and mp3 (hidden names are left
+    out). Where PATH/manifest.json exists, it alone says which files there are and which split each
+    belongs to: {"files": [{"path": relative, "split": "train" | "valid" | "test", "caption":
+    optional}]}. Otherwise a hash of the relative name holds out about 5% of the files for
+    validation and 5% for test, at least one each; where a folder has fewer than three files, splits
+    share them, and one line on stderr says so.
+
+    Files that cannot be opened are counted and named in one line on stderr.
+
+    Raises:
+      ValueError: one line, for an unknown scheme or split, a missing folder, a folder or split
+        without readable audio, or a malformed manifest.
+    """
+    if split not in (*SPLITS, "all"):
+        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}, all")
+    scheme, _, rest = source.partition(":")
+    if scheme == "folder" and rest:
+        folder = pathlib.Path(rest).expanduser()
+    elif source == "sample:":
+        folder = SAMPLE_FOLDER
+    else:
+        raise ValueError(f"source {source!r}: expected folder:PATH or sample:")
+    if not folder.is_dir():
+        raise ValueError(f"source {source}: {folder} is not a folder")
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        entries = _read_manifest(manifest)
+        listed = [entry for entry in entries if split in (entry["split"], "all")]
+        if not listed:
+            raise ValueError(f"source {source}: {manifest} lists no files of split {split}")
+        files, errors = _open_files(folder, listed)
+    else:
+        names = _find_audio(folder)
+        if not names:
+            kinds = " ".join(extension[1:] for extension in EXTENSIONS)
+            raise ValueError(f"source {source}: no audio under {folder}, expected {kinds}")
+        files, errors = _open_files(folder, [dict(path=name) for name in names])
+        files = _hash_split(source, files, split)
+    name_unreadable(f"source {source}", errors)
+    if not files:
+        raise ValueError(
+            f"source {source}: no readable file in split {split} ({len(errors)} unreadable)"
+        )
+    return AudioSource(source, split, files, list(errors))
+
+
+def name_unreadable(where: str, errors: dict[str, str]) -> None:
+    """Prints one line that counts and names the files this process has not named before.
+
+    Args:
+      where: what was being done, the line's beginning.
+      errors: what went wrong, by file name.
+    """
+    new = {name: error for name, error in errors.items() if name not in _named}
+    if not new:
+        return
+    _named.update(new)
+    named = ", ".join(f"{name} ({error})" for name, error in new.items())
+    print(f"{where}: {len(new)} unreadable, left out: {named}", file=sys.stderr, flush=True)
+
+
+def _find_audio(folder: pathlib.Path) -> list[str]:
+    relative = (path.relative_to(folder) for path in folder.rglob("*"))
+    return sorted(
+        path.as_posix()
+        for path in relative
+        if path.suffix.lower() in EXTENSIONS
+        and not any(part.startswith(".") for part in path.parts)
+        and (folder / path).is_file()
+    )
+
+
+def _read_manifest(manifest: pathlib.Path) -> list[dict[str, str]]:
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{manifest}: expected JSON ({error})") from None
+    entries = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError(f'{manifest}: expected {{"files": [...]}}')
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            raise ValueError(f"{manifest}: files[{position}] has no path")
+        if entry.get("split") not in SPLITS:
+            raise ValueError(
+                f"{manifest}: {entry['path']} has split {entry.get('split')!r}, "
+                f"expected one of {', '.join(SPLITS)}"
+            )
+    return sorted(entries, key=lambda entry: entry["path"])
+
+
+def _open_files(
+    folder: pathlib.Path, entries: Sequence[dict[str, str]]
+) -> tuple[list[AudioFile], dict[str, str]]:
+    """Readable files, and what is wrong with the others by name."""
+
+    def open_one(entry: dict[str, str]) -> AudioFile | str:
+        path = folder / entry["path"]
+        try:
+            with soundfile.SoundFile(path) as audio:
+                if audio.frames <= 0:
+                    return "no frames"
+                return AudioFile(
+                    name=entry["path"],
+                    path=str(path),
+                    frames=audio.frames,
+                    sample_rate=audio.samplerate,
+                    channels=audio.channels,
+                    caption=entry.get("caption") or "",
+                )
+        except READ_ERRORS as error:
+            return describe_error(error)
+
+    # Opening waits for the disk, or for the network behind it.
+    with concurrent.futures.ThreadPoolExecutor(max_workers=8) as pool:
+        opened = list(pool.map(open_one, entries))
+    files = [result for result in opened if isinstance(result, AudioFile)]
+    errors = {
+        entry["path"]: result
+        for entry, result in zip(entries, opened, strict=True)
+        if isinstance(result, str)
+    }
+    return files, errors
+
+
+def describe_error(error: Exception) -> str:
+    """The error in one line, without the path, which soundfile puts before the cause."""
+    if isinstance(error, soundfile.LibsndfileError):
+        return error.error_string.rstrip(".")
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _hash_split(source: str, files: list[AudioFile], split: str) -> list[AudioFile]:
+    """Files of a split, by a hash of the name: the same whatever other files are added.
+
+    (Except that a folder too small for the shares holds out the files with the lowest hashes.)
+    """
+    if split == "all" or not files:
+        return files
+    share = {file.name: _uniform_hash(file.name) for file in files}
+    ranked = sorted(files, key=lambda file: share[file.name])
+    if len(ranked) < 3:
+        print(
+            f"source {source}: {len(ranked)} files, fewer than the 3 splits, which share them",
+            file=sys.stderr,
+            flush=True,
+        )
+        return ranked[-1:] if split == "train" else ranked[:1]
+    valid = max(1, sum(share[file.name] < _VALID_BELOW for file in ranked))
+    valid = min(valid, len(ranked) - 2)
+    held_out = max(valid + 1, sum(share[file.name] < _TEST_BELOW for file in ranked))
+    held_out = min(held_out, len(ranked) - 1)
+    first, last = dict(
+        valid=(0, valid), test=(valid, held_out), train=(held_out, len(ranked))
+    )[split]
+    return sorted(ranked[first:last], key=lambda file: file.name)
+
+
+def _uniform_hash(name: str) -> float:
+    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
