@@ -1,0 +1,8 @@
+"""How dependent the codebooks of a tokenizer are: losses to train on, estimates to report."""
+
+from indep_jax.independence.covariance import covariance
+from indep_jax.independence.dhsic import dhsic
+from indep_jax.independence.mmd import permutation_mmd
+from indep_jax.independence.streams import align, delays, rows, standardize
+
+__all__ = ["align", "covariance", "delays", "dhsic", "permutation_mmd", "rows", "standardize"]

@@ -1,0 +1,79 @@
+"""Squared cross-covariance of codebooks: the cheap baseline, blind to nonlinear dependence."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from indep_jax.independence import streams as streams_
+
+BLOCK = 256
+
+
+def covariance(streams, *, standardize: bool = True, segments=None):
+    """Mean over codebook pairs of the squared cross-covariance per coordinate pair; a scalar.
+
+    Estimates mean_{p < q} ||Cov(x_p, x_q)||_F^2 / dim^2. With `standardize` this is the mean
+    squared correlation between a coordinate of one codebook and one of another: 0 to 1.
+
+    streams: [batch, time, codebooks, dim] or [rows, codebooks, dim], at least two codebooks.
+    segments: source file of each batch item (or row), integers; products of two rows of one file
+        are left out.
+
+    Written as a mean over pairs of different rows (different files) of prod <x_i, x_j>, which
+    takes away the noise floor of 1/n that the plain squared norm has: what bias remains, from
+    centring on the sample mean, is O(1/n^2) at independence (n the files, with segments).
+    Variance: O(1/(dim n)^2) at independence, O(1/n) elsewhere; values may be below 0.
+    Cost: O(n codebooks^2 dim^2) time and O(n) memory; with segments O(n^2 codebooks dim) time and
+    O(n) memory. 0 if no pair of rows is left.
+    """
+    x_NxKxD, segments = streams_.rows(streams, segments)
+    if standardize:
+        x_NxKxD = streams_.standardize(x_NxKxD)
+    else:
+        x_NxKxD = streams_.at_least_float32(x_NxKxD)
+        x_NxKxD = x_NxKxD - jnp.mean(x_NxKxD, axis=0)
+    n, codebooks, dim = x_NxKxD.shape
+    if codebooks < 2:
+        raise ValueError(f"covariance of {codebooks} codebook: expected at least 2")
+    if segments is None:
+        products = jnp.einsum("nkd,nle->kdle", x_NxKxD, x_NxKxD, precision="highest")
+        squares_KxK = jnp.sum(jnp.square(products), axis=(1, 3))
+        total = _over_codebook_pairs(squares_KxK)
+        itself = _distinct(jnp.sum(jnp.square(x_NxKxD), axis=-1), axis=1)
+        total, pairs = total - jnp.sum(itself), max(n * (n - 1), 1)
+    else:
+        total, pairs = _across_segments(x_NxKxD, segments)
+    return total / (jnp.maximum(pairs, 1) * (codebooks * (codebooks - 1) / 2) * dim**2)
+
+
+def _over_codebook_pairs(x_KxK):
+    """Sum over codebooks k < l."""
+    return jnp.sum(jnp.triu(x_KxK, 1))
+
+
+def _distinct(x, axis):
+    """Sum over k < l of x_k x_l along an axis."""
+    return (jnp.square(jnp.sum(x, axis)) - jnp.sum(jnp.square(x), axis)) / 2
+
+
+def _across_segments(x_NxKxD, segments):
+    """Sum over rows of different segments of the products above, and the number of such pairs."""
+    n = x_NxKxD.shape[0]
+    block = min(BLOCK, n)
+    padding = (0, -n % block)
+    valid = jnp.pad(jnp.ones(n, bool), padding)
+    x_blocks = jnp.pad(x_NxKxD, (padding, (0, 0), (0, 0))).reshape(-1, block, *x_NxKxD.shape[1:])
+    id_blocks = jnp.pad(segments, padding).reshape(-1, block)
+
+    @functools.partial(jax.checkpoint)
+    def visit(carry, rows):
+        x, ids, real = rows
+        inner_KxbxN = jnp.einsum("bkd,nkd->kbn", x, x_NxKxD, precision="highest")
+        partners = (ids[:, None] != segments[None, :]) & real[:, None]
+        total, pairs = carry
+        total += jnp.sum(jnp.where(partners, _distinct(inner_KxbxN, axis=0), 0))
+        return (total, pairs + jnp.sum(partners, dtype=x.dtype)), None
+
+    zero = jnp.zeros((), x_NxKxD.dtype)
+    return jax.lax.scan(visit, (zero, zero), (x_blocks, id_blocks, valid.reshape(-1, block)))[0]
