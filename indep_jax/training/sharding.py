@@ -1,0 +1,96 @@
+"""Where arrays live: one mesh with axes (data, fsdp, tensor) and placement by short rules.
+
+Everything is an ordinary global array under `jax.jit`: batches are split over the rows, states
+are replicated unless a rule says otherwise, and every mean over a batch is global by itself.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")  # a batch's rows are split over both
+
+
+def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
+    """The mesh over all devices of all processes; `data` takes what fsdp and tensor leave.
+
+    Raises ValueError when the sizes do not multiply to the number of devices.
+    """
+    sizes = dict(sizes or {})
+    devices = jax.device_count()
+    if unknown := set(sizes) - set(AXES):
+        raise ValueError(f"mesh: unknown axis {sorted(unknown)[0]!r}, expected {', '.join(AXES)}")
+    others = sizes.get("fsdp", 1) * sizes.get("tensor", 1)
+    shape = (sizes.get("data", devices // others), sizes.get("fsdp", 1), sizes.get("tensor", 1))
+    if math.prod(shape) != devices:
+        raise ValueError(f"mesh: {' x '.join(map(str, shape))} (data x fsdp x tensor) "
+                         f"is not the number of devices, {devices}")
+    # The default axis types are Explicit, which would ask every operation for its sharding.
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def shard_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
+    """Global arrays from this process's rows: axis `axis` is split over the mesh's rows.
+
+    batch: tree of numpy arrays holding this process's slice of the global batch (all of it when
+    there is one process). Raises ValueError when the global rows do not divide evenly.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, ROWS))
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def place(x: np.ndarray) -> jax.Array:
+        rows = x.shape[axis] * jax.process_count()
+        if rows % shards:
+            raise ValueError(f"batch_size: {rows} rows do not split over {shards} devices")
+        return jax.make_array_from_process_local_data(sharding, x)
+
+    return jax.tree.map(place, batch)
+
+
+def placement(tree: Any, rules: Sequence[tuple[str, PartitionSpec]], mesh: Mesh) -> Any:
+    """A NamedSharding for every leaf of `tree` (arrays or shapes).
+
+    The first rule whose regular expression is found in the leaf's '/'-joined path decides, so
+    "kernel$" places a kernel, its optimizer moments and its average alike; no rule: replicated.
+    Raises ValueError where a rule does not fit the leaf's shape.
+    """
+
+    def place(path: tuple, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
+        sharding = NamedSharding(mesh, spec)
+        try:
+            sharding.shard_shape(leaf.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"placement: {spec} does not fit {name} of shape {tuple(leaf.shape)}") from error
+        return sharding
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """`tree` laid out as `shardings`, every leaf in a buffer of its own.
+
+    Host code may put one array in two places of a state, and a donated state must not: the
+    second occurrence is copied.
+    """
+    seen: set[int] = set()
+
+    def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        repeated = id(leaf) in seen
+        seen.add(id(leaf))
+        placed = jax.device_put(leaf, sharding)
+        return placed.copy() if repeated else placed
+
+    return jax.tree.map(place, tree, shardings)

@@ -1,0 +1,158 @@
+"""What a run shows while it runs: metrics.jsonl, TensorBoard, audio, figures, terminal progress."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import jax
+import matplotlib.figure
+import numpy as np
+import soundfile
+import tensorboardX
+import tqdm
+
+
+class Writers:
+    """Writes a run's metrics under `workdir`; only the first process of several writes.
+
+      metrics.jsonl             {"step": n, name: value, ...}, one line a log, flushed
+      tensorboard/              scalars, audio, figures
+      audio/step_XXXXXXXX/NAME.wav, figures/step_XXXXXXXX/NAME.png
+      stderr                    a progress bar, or one line a log where it is no terminal
+
+    A step is the number of steps done. Scalars named "time/..." are measurements of the machine;
+    all others are the same in a run that was killed and resumed.
+
+    Args:
+      workdir: the run's folder.
+      step: the step from which the run goes on: what was written of later steps is dropped.
+      steps: the step at which the run ends.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, step: int, steps: int):
+        self._workdir = pathlib.Path(workdir)
+        self._steps = steps
+        self._active = jax.process_index() == 0
+        self._bar = None
+        if not self._active:
+            return
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        self._path = self._workdir / "metrics.jsonl"
+        _drop_later(self._path, step)
+        self._lines = open(self._path, "a", encoding="utf-8")
+        # purge_step hides the events of steps that will be written again.
+        self._board = tensorboardX.SummaryWriter(
+            str(self._workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True,
+                                  file=sys.stderr, smoothing=0.05)
+
+    def progress(self, step: int) -> None:
+        """Moves the terminal bar to `step`."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Adds one line to metrics.jsonl and the same values to TensorBoard (null: not finite)."""
+        if not self._active:
+            return
+        values = {name: float(value) for name, value in scalars.items()}
+        line = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **line}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self._board.flush()
+
+    def show(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Loss and speed on the terminal."""
+        if not self._active:
+            return
+        parts = {"loss": f"{scalars['loss']:.4g}"} if "loss" in scalars else {}
+        if "time/audio_seconds_per_second" in scalars:
+            parts["audio-s/s"] = f"{scalars['time/audio_seconds_per_second']:.1f}"
+        if self._bar is not None:
+            self._bar.set_postfix(parts)
+            return
+        remaining = (self._steps - step) / scalars["time/steps_per_second"]
+        text = "  ".join(f"{name} {value}" for name, value in parts.items())
+        print(f"step {step}/{self._steps}  {text}  ETA {timedelta(seconds=round(remaining))}",
+              file=sys.stderr, flush=True)
+
+    def message(self, text: str) -> None:
+        """One line to the terminal, above the bar."""
+        if self._active:
+            tqdm.tqdm.write(text, file=sys.stderr)
+
+    def audio(self, step: int, clips: Mapping[str, tuple[np.ndarray, int]]) -> None:
+        """clips: name -> (samples [time, channels], sample rate in Hz)."""
+        if not self._active:
+            return
+        for name, (samples, rate) in clips.items():
+            samples = np.asarray(samples, np.float32)
+            wav = io.BytesIO()
+            soundfile.write(wav, samples, rate, format="WAV")
+            self._file("audio", step, name, ".wav", wav.getvalue())
+            mono = np.clip(samples.mean(axis=-1, keepdims=True), -1, 1)
+            self._board.add_audio(name, mono, step, sample_rate=rate)
+
+    def figures(self, step: int, figures: Mapping[str, matplotlib.figure.Figure]) -> None:
+        if not self._active:
+            return
+        for name, figure in figures.items():
+            png = io.BytesIO()
+            figure.savefig(png, format="png", dpi=100)
+            self._file("figures", step, name, ".png", png.getvalue())
+            pixels = matplotlib.image.imread(io.BytesIO(png.getvalue()))[..., :3]
+            self._board.add_image(name, pixels, step, dataformats="HWC")
+
+    def evaluated(self, step: int) -> bool:
+        """Whether metrics.jsonl holds the evaluation of `step`."""
+        if not (self._workdir / "metrics.jsonl").exists():
+            return False
+        return any(record["step"] == step and "time/evaluation" in record
+                   for record in _records(self._workdir / "metrics.jsonl"))
+
+    def close(self) -> None:
+        if not self._active:
+            return
+        self._lines.close()
+        self._board.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _file(self, kind: str, step: int, name: str, suffix: str, content: bytes) -> None:
+        folder = self._workdir / kind / f"step_{step:08d}"
+        path = folder / (name.replace(os.sep, "_") + suffix)
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def _records(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The complete records of a JSON lines file; a last line cut by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def _drop_later(path: pathlib.Path, step: int) -> None:
+    """Leaves in a JSON lines file only the records of steps up to `step`."""
+    if not path.exists():
+        return
+    kept = [record for record in _records(path) if record["step"] <= step]
+    _replace(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
