@@ -3,10 +3,10 @@
 #
 #     bash launch/fetch_music.sh DEST
 #
-# DEST/PACKAGE/... holds the audio beside its licence texts, DEST/manifest.json the titles, licences,
-# compositions and the train/valid/test split; train with --config.data.source=folder:DEST.
-# Packages are unpacked, never installed, so no root is needed. Running it again fetches only what is
-# missing; a package appears in DEST complete or not at all.
+# DEST/PACKAGE/... holds the audio beside its licence texts, DEST/manifest.json the titles,
+# licences, compositions and the train/valid/test split. Train with
+# --config.data.source=folder:DEST. Packages are unpacked, never installed, so no root is needed.
+# Running it again fetches only what is missing; a package appears complete or not at all.
 set -euo pipefail
 
 fail() { echo "fetch_music: $*" >&2; exit 2; }

@@ -37,13 +37,15 @@ VALID = {
 }
 # hyperrogue-music's copyright file: its tags name the wrong titles.
 HYPERROGUE_ARTISTS = {
-    "hr3": "Shawn Parrotte", "hr-domina": "Lincoln Domina", "hr-savino": "Will Savino"
+    "hr3": "Shawn Parrotte",
+    "hr-domina": "Lincoln Domina",
+    "hr-savino": "Will Savino",
 }
 # Not music: ten seconds of silence for the game's menu.
 SKIPPED = {"wesnoth-1.16-music/silence.ogg"}
 
 
-def describe(package: str, path: pathlib.Path, tags: dict[str, str]) -> dict[str, str]:
+def describe(package: str, path: pathlib.Path, tags: dict[str, str]) -> dict[str, object]:
     """Title, artist, licence and composition of one file of a package."""
     stem = path.stem
     licence, artist = LICENCES[package], tags.get("artist", "")
@@ -60,7 +62,8 @@ def describe(package: str, path: pathlib.Path, tags: dict[str, str]) -> dict[str
             licence = DUAL_LICENCE
     elif package == "hyperrogue-music":
         prefix = next(prefix for prefix in HYPERROGUE_ARTISTS if stem.startswith(prefix))
-        title, artist = title.split(" ", 1 if prefix == "hr3" else 2)[-1], HYPERROGUE_ARTISTS[prefix]
+        title = title.split(" ", prefix.count("-") + 1)[-1]
+        artist = HYPERROGUE_ARTISTS[prefix]
     elif package == "fretsonfire-songs-muldjord":  # stems: guitar, and the rest of the band
         composition = path.parent.name
         title = f"{composition.replace('_', ' ').title()} ({stem})"
@@ -87,9 +90,8 @@ def main(dest: pathlib.Path) -> None:
             split = "valid" if entry["composition"] in VALID else "train"
             if package == "wesnoth-1.16-music":
                 split = "test"
-            files.append(
-                dict(path=relative, **entry, package=package, split=split, seconds=round(seconds, 3))
-            )
+            entry.update(package=package, split=split, seconds=round(seconds, 3))
+            files.append(dict(path=relative, **entry))
     if bad:
         sys.exit(f"music_manifest: {len(bad)} unreadable files: {', '.join(bad)}")
     licence = "by file; the copyright file of each package is beside its music"

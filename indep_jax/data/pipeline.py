@@ -59,7 +59,7 @@ def segments(
             f"batch_size {batch_size}: expected a positive multiple of {process_count} processes"
         )
     if round(seconds * sample_rate) < 1:
-        raise ValueError(f"segment_seconds {seconds}: expected at least a frame at {sample_rate} Hz")
+        raise ValueError(f"segment_seconds {seconds}: expected a frame or more at {sample_rate} Hz")
     if seed < 0:
         raise ValueError(f"seed {seed}: expected 0 or more")
     examples = _Examples(
