@@ -22,60 +22,22 @@ _ABSENT = "(absent)"
 
 
 class Checkpoints:
-    """The checkpoints of one workdir.
+    """Saves the checkpoints of one run, in workdir/checkpoints/STEP.
 
     Args:
-      workdir: the run's folder; checkpoints live in workdir/checkpoints/STEP.
+      workdir: the run's folder.
       keep: how many of the newest are kept.
-      read_only: for looking into another run: creates and removes nothing. Raises ValueError when
-        the workdir has no checkpoints folder.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, keep: int = 1, read_only: bool = False):
-        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
-        if read_only:
-            if not self.directory.is_dir():
-                raise ValueError(f"{workdir}: no checkpoints here, expected a training workdir")
-            options = ocp.CheckpointManagerOptions(read_only=True)
-        else:
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        handlers = {"state": ocp.StandardCheckpointHandler(),
-                    "position": ocp.JsonCheckpointHandler()}
+    def __init__(self, workdir: str | os.PathLike, *, keep: int):
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_handlers=handlers)
-
-    def latest(self) -> int | None:
-        """The newest complete step, or None."""
-        return self._manager.latest_step()
+            _directory(workdir),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True))
 
     def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:
         """Starts an asynchronous save; the state may be donated as soon as this returns."""
         self._manager.save(step, args=ocp.args.Composite(
             state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(dict(position))))
-
-    def restore(self, template: Any = None, step: int | None = None) -> tuple[int, Any, dict]:
-        """Returns (step, state, position).
-
-        Args:
-          template: tree of jax.ShapeDtypeStruct with shardings, to restore into exactly this
-            structure. None gives nested dicts and lists of arrays on the first device.
-          step: None for the newest.
-        Raises:
-          ValueError: there is no such checkpoint, or its tree differs from the template's.
-        """
-        step = self.latest() if step is None else step
-        if step is None or step not in self._manager.all_steps():
-            raise ValueError(f"{self.directory}: no checkpoint" + (f" {step}" if step else ""))
-        stored = self._manager.item_metadata(step)["state"].tree
-        if template is None:
-            device = SingleDeviceSharding(jax.local_devices()[0])
-            template = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored)
-        elif difference := _structure_difference(stored, template):
-            raise ValueError(f"{self.directory}/{step} does not fit this config: {difference}")
-        items = self._manager.restore(step, args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(template), position=ocp.args.JsonRestore()))
-        return step, items["state"], items["position"]
 
     def wait(self) -> None:
         """Returns when every save that was started is complete."""
@@ -86,18 +48,54 @@ class Checkpoints:
         self._manager.close()
 
 
-def restore_latest(workdir: str | os.PathLike) -> tuple[int, Any]:
-    """(step, state) of the newest checkpoint of a run, without knowing its task.
+def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
+    """The folder of the newest complete checkpoint, named by its step, or None."""
+    directory = _directory(workdir)
+    if not directory.is_dir():
+        return None
+    complete = [path for path in directory.iterdir() if path.name.isdecimal()]
+    return max(complete, key=lambda path: int(path.name), default=None)
 
-    The state is nested dicts (and lists, where it had tuples) of arrays on the first device.
-    Raises ValueError when the workdir holds no checkpoint.
+
+def restore(path: pathlib.Path, template: Any = None) -> tuple[int, Any, dict[str, Any]]:
+    """Reads the checkpoint in the folder `path`: (step, state, position).
+
+    Args:
+      path: from `latest`.
+      template: tree of jax.ShapeDtypeStruct with shardings, to restore into exactly this
+        structure. None gives nested dicts and lists of arrays on the first device.
+    Raises:
+      ValueError: its tree differs from the template's; names the first difference.
     """
-    checkpoints = Checkpoints(workdir, read_only=True)
-    try:
-        step, state, _ = checkpoints.restore()
-    finally:
-        checkpoints.close()
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(path / "state").item_metadata.tree
+        if template is None:
+            device = SingleDeviceSharding(jax.local_devices()[0])
+            template = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored)
+        elif difference := _structure_difference(stored, template):
+            raise ValueError(f"{path} does not fit this config: {difference}")
+        state = checkpointer.restore(path / "state", template)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        position = checkpointer.restore(path / "position")
+    return int(path.name), state, position
+
+
+def restore_latest(workdir: str | os.PathLike, template: Any = None) -> tuple[int, Any]:
+    """(step, state) of the newest checkpoint of a run; see `restore`.
+
+    Without a template it needs nothing but the workdir. Raises ValueError when there is no
+    checkpoint.
+    """
+    path = latest(workdir)
+    if path is None:
+        raise ValueError(f"{workdir}: no checkpoints here, expected a training workdir")
+    step, state, _ = restore(path, template)
     return step, state
+
+
+def _directory(workdir: str | os.PathLike) -> pathlib.Path:
+    return pathlib.Path(workdir).absolute() / "checkpoints"
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -146,7 +144,9 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
 
 
 def store_config(workdir: str | os.PathLike, config: Any) -> None:
-    """Writes workdir/config.json, beside and then renamed."""
+    """Writes workdir/config.json, beside and then renamed; the first process of several does."""
+    if jax.process_index():
+        return
     path = pathlib.Path(workdir) / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".json.tmp")

@@ -98,7 +98,7 @@ class _Run:
                  saved: checkpoints.Checkpoints):
         self.task, self.config, self.workdir, self.saved = task, config, workdir, saved
         self.mesh = sharding.make_mesh(config.get("mesh"))
-        self.batches = _Batches(task.dataset, self.mesh)
+        self.batches = _Batches(task.dataset, self.mesh, config.data.workers)
         self.compiled: dict[str, Callable] = {}
         self.means = _Means()
         self._start()
@@ -118,14 +118,12 @@ class _Run:
         self.shardings = sharding.placement(shapes, self.task.placement, self.mesh)
         template = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings)
-        if self.saved.latest() is not None:
-            self.step, self.state, position = self.saved.restore(template)
+        if path := checkpoints.latest(self.workdir):
+            self.step, self.state, position = checkpoints.restore(path, template)
             self.means = _Means(position["means"])
             checkpoints.store_config(self.workdir, self.config)
         elif self.config.get("init_from"):
-            other = checkpoints.Checkpoints(self.config.init_from, read_only=True)
-            self.step, self.state, _ = other.restore(template)
-            other.close()
+            self.step, self.state = checkpoints.restore_latest(self.config.init_from, template)
             checkpoints.store_config(self.workdir, self.config)
             # Saved at once: the other run may go on, and this one must keep its start.
             self._save()
@@ -144,7 +142,6 @@ class _Run:
                 self._evaluate()  # the run was killed between the save and the end of evaluation
             if self.step >= config.steps:
                 self.out.message(f"{self.workdir}: already at step {self.step} of {config.steps}")
-            self.batches.start(self.step, config.data.workers)
             while self.step < stop:
                 self._step()
                 evaluate = self._due(config.evaluate_every)
@@ -205,22 +202,20 @@ class _Run:
                     if not math.isfinite(value)]
         if culprits:
             self.saved.wait()
-            good = self.saved.latest()
-            last = "there is none" if good is None else f"{self.saved.directory}/{good}"
-            raise NonFiniteLoss(f"step {step} is not finite: {', '.join(culprits)}; "
-                                f"last good checkpoint: {last}")
+            raise NonFiniteLoss(
+                f"step {step} is not finite: {', '.join(culprits)}; "
+                f"last good checkpoint: {checkpoints.latest(self.workdir) or 'there is none'}")
         self.means.add(values)
         if step % self.config.log_every == 0 or step == self.config.steps:
             self._log(step)
 
     def _log(self, step: int) -> None:
         scalars = self.means.take()
-        if self.seconds > 0:
-            speed = self.steps_timed / self.seconds
-            scalars["time/steps_per_second"] = speed
-            scalars["time/data_wait"] = self.waited / self.seconds
-            if seconds := getattr(self.task, "seconds_per_batch", None):
-                scalars["time/audio_seconds_per_second"] = speed * seconds
+        speed = self.steps_timed / self.seconds
+        scalars["time/steps_per_second"] = speed
+        scalars["time/data_wait"] = self.waited / self.seconds  # the share
+        if seconds := getattr(self.task, "seconds_per_batch", None):
+            scalars["time/audio_seconds_per_second"] = speed * seconds
         self.seconds, self.waited, self.steps_timed = 0.0, 0.0, 0
         self.out.scalars(step, scalars)
         self.out.show(step, scalars)
@@ -243,20 +238,19 @@ class _Run:
 class _Batches:
     """Training batches as global arrays: in order, and any by its index."""
 
-    def __init__(self, dataset: grain.MapDataset, mesh: Mesh):
-        self._dataset, self._mesh = dataset, mesh
+    def __init__(self, dataset: grain.MapDataset, mesh: Mesh, workers: int):
+        self._dataset, self._mesh, self._workers = dataset, mesh, workers
         self._iterator: Iterator[Batch] | None = None
         self._recent: dict[int, Batch] = {}  # the batches of the longest history so far
         self._longest = 1
-
-    def start(self, index: int, workers: int) -> None:
-        self._iterator = pipeline.iterate(self._dataset, index, workers)
 
     def read(self, index: int) -> Batch:
         return sharding.shard_batch(self._dataset[index], self._mesh)
 
     def next(self, index: int, history: int) -> Batch:
-        """The batch of the iterator's next index, joined with those before it; see Task.plan."""
+        """The batch `index`, joined with those before it (see Task.plan); indices must follow."""
+        if self._iterator is None:
+            self._iterator = pipeline.iterate(self._dataset, index, self._workers)
         current = next(self._iterator)
         self._recent[index] = current
         self._longest = max(self._longest, history)

@@ -70,7 +70,8 @@ def placement(tree: Any, rules: Sequence[tuple[str, PartitionSpec]], mesh: Mesh)
         spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
         sharding = NamedSharding(mesh, spec)
         try:
-            sharding.shard_shape(leaf.shape)
+            sharding.check_compatible_aval(leaf.shape)  # rank
+            sharding.shard_shape(leaf.shape)  # divisibility
         except ValueError as error:
             raise ValueError(
                 f"placement: {spec} does not fit {name} of shape {tuple(leaf.shape)}") from error

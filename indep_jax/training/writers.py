@@ -1,6 +1,5 @@
 """What a run shows while it runs: metrics.jsonl, TensorBoard, audio, figures, terminal progress."""
 
-import contextlib
 import io
 import json
 import math
@@ -13,6 +12,7 @@ from typing import Any
 
 import jax
 import matplotlib.figure
+import matplotlib.image
 import numpy as np
 import soundfile
 import tensorboardX
@@ -44,9 +44,9 @@ class Writers:
         if not self._active:
             return
         self._workdir.mkdir(parents=True, exist_ok=True)
-        self._path = self._workdir / "metrics.jsonl"
-        _drop_later(self._path, step)
-        self._lines = open(self._path, "a", encoding="utf-8")
+        path = self._workdir / "metrics.jsonl"
+        _drop_later(path, step)
+        self._lines = open(path, "a", encoding="utf-8")
         # purge_step hides the events of steps that will be written again.
         self._board = tensorboardX.SummaryWriter(
             str(self._workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
@@ -100,8 +100,7 @@ class Writers:
             wav = io.BytesIO()
             soundfile.write(wav, samples, rate, format="WAV")
             self._file("audio", step, name, ".wav", wav.getvalue())
-            mono = np.clip(samples.mean(axis=-1, keepdims=True), -1, 1)
-            self._board.add_audio(name, mono, step, sample_rate=rate)
+            self._board.add_audio(name, np.clip(samples, -1, 1), step, sample_rate=rate)
 
     def figures(self, step: int, figures: Mapping[str, matplotlib.figure.Figure]) -> None:
         if not self._active:
@@ -115,10 +114,9 @@ class Writers:
 
     def evaluated(self, step: int) -> bool:
         """Whether metrics.jsonl holds the evaluation of `step`."""
-        if not (self._workdir / "metrics.jsonl").exists():
-            return False
-        return any(record["step"] == step and "time/evaluation" in record
-                   for record in _records(self._workdir / "metrics.jsonl"))
+        path = self._workdir / "metrics.jsonl"
+        return path.exists() and any(
+            record["step"] == step and "time/evaluation" in record for record in _records(path))
 
     def close(self) -> None:
         if not self._active:
@@ -143,11 +141,8 @@ def _replace(path: pathlib.Path, content: bytes) -> None:
 
 def _records(path: pathlib.Path) -> list[dict[str, Any]]:
     """The complete records of a JSON lines file; a last line cut by a kill is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
+    complete, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in complete.splitlines()]
 
 
 def _drop_later(path: pathlib.Path, step: int) -> None:
