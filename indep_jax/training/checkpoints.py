@@ -67,18 +67,19 @@ def restore(path: pathlib.Path, template: Any = None) -> tuple[int, Any, dict[st
     Raises:
       ValueError: its tree differs from the template's; names the first difference.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
-        stored = checkpointer.metadata(path / "state").item_metadata.tree
+    handler = ocp.CompositeCheckpointHandler(
+        state=ocp.StandardCheckpointHandler(), position=ocp.JsonCheckpointHandler())
+    with ocp.Checkpointer(handler) as checkpointer:
+        stored = checkpointer.metadata(path).item_metadata["state"].tree
         if template is None:
             device = SingleDeviceSharding(jax.local_devices()[0])
             template = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored)
         elif difference := _structure_difference(stored, template):
             raise ValueError(f"{path} does not fit this config: {difference}")
-        state = checkpointer.restore(path / "state", template)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        position = checkpointer.restore(path / "position")
-    return int(path.name), state, position
+        items = checkpointer.restore(path, ocp.args.Composite(
+            state=ocp.args.StandardRestore(template), position=ocp.args.JsonRestore()))
+    return int(path.name), items["state"], items["position"]
 
 
 def restore_latest(workdir: str | os.PathLike, template: Any = None) -> tuple[int, Any]:

@@ -9,7 +9,7 @@ random key) and named by the number of steps done where they are shown or saved.
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import grain
@@ -152,6 +152,7 @@ class _Run:
                 if evaluate:
                     self._evaluate()
         finally:
+            self.batches.close()
             self.out.close()
         return self.state
 
@@ -240,7 +241,7 @@ class _Batches:
 
     def __init__(self, dataset: grain.MapDataset, mesh: Mesh, workers: int):
         self._dataset, self._mesh, self._workers = dataset, mesh, workers
-        self._iterator: Iterator[Batch] | None = None
+        self._iterator: grain.DatasetIterator[Batch] | None = None
         self._recent: dict[int, Batch] = {}  # the batches of the longest history so far
         self._longest = 1
 
@@ -264,6 +265,11 @@ class _Batches:
         for old in [i for i in self._recent if i <= index + 1 - self._longest]:
             del self._recent[old]
         return batch
+
+    def close(self) -> None:
+        """Ends the iterator's threads and processes."""
+        if self._iterator is not None:
+            self._iterator.close()
 
 
 class _Means:
