@@ -1,0 +1,323 @@
+"""How dependent a tokenizer's codebooks are: mutual information estimated from codes.
+
+Codes are lists of integer arrays [frames, codebooks], one per source file. A plug-in estimate
+(the mutual information of the histogram) reads far too high when frames are few for its cells:
+3 to 5 bits for INDEPENDENT codebooks of 2048 codes and 1e5 frames. So its mean under independence
+is taken off. That mean keeps what else shapes the histogram, the use of the codes and their
+autocorrelation within a file: one codebook's files, whole, are set against other files of the
+other codebook. Everything here runs on the host, in float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+FRAMES_PER_CELL = 100  # below this the estimate is known to read low, see `mutual_information`
+BLOCKS = 20  # pieces that stand in for files where there are not enough of them
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Use of each codebook, float [codebooks].
+
+    entropy_bits: of the histogram. perplexity: two to that, the codebook's size if used evenly.
+    share_used: codes that occur at all, as a share of the codebook's size.
+    """
+
+    entropy_bits: np.ndarray
+    perplexity: np.ndarray
+    share_used: np.ndarray
+
+
+@dataclass(frozen=True)
+class MutualInformation:
+    """Corrected mutual information of pairs of codebooks, with 95% intervals over files.
+
+    lags: as asked for. pairs: (i, j), i < j. L lags, P pairs, F files below.
+    bits [L, P]: plug-in less its mean under independence; about zero, of either sign, for
+        independent codebooks.
+    interval_bits [L, P, 2]: delete-one-file jackknife interval.
+    plug_in_bits, independent_bits [L, P]: the two terms of `bits`.
+    share_of_entropy [L, P]: bits over the smaller of the two codebooks' entropies.
+    mean_bits [L], mean_interval_bits [L, 2]: of the mean over pairs.
+    without_bits [L, F, P]: `bits` without each file in turn, for intervals of other functions.
+    frames: used at lag 0. files: that the intervals are over.
+    warnings: sentences a reader of the numbers has to know.
+    """
+
+    lags: tuple[int | str, ...]
+    pairs: tuple[tuple[int, int], ...]
+    bits: np.ndarray
+    interval_bits: np.ndarray
+    plug_in_bits: np.ndarray
+    independent_bits: np.ndarray
+    share_of_entropy: np.ndarray
+    mean_bits: np.ndarray
+    mean_interval_bits: np.ndarray
+    without_bits: np.ndarray
+    frames: int
+    files: int
+    warnings: tuple[str, ...]
+
+
+def perplexity(counts) -> np.ndarray:
+    """Two to the entropy in bits of histograms [..., codes]; 1 for an empty histogram."""
+    counts = np.asarray(counts, np.float64)
+    totals = counts.sum(-1)
+    safe = np.maximum(totals, 1)
+    return np.exp2(np.where(totals > 0, np.log2(safe) - _n_log_n(counts).sum(-1) / safe, 0))
+
+
+def usage(codes: Sequence[np.ndarray], sizes: Sequence[int] | None = None) -> Usage:
+    """Entropy, perplexity and share of codes used of every codebook; see `mutual_information`."""
+    files, sizes = _checked(codes, sizes)
+    rows = np.concatenate(files)
+    counts = [np.bincount(rows[:, k], minlength=size) for k, size in enumerate(sizes)]
+    values = np.array([perplexity(count) for count in counts])
+    used = np.array([np.mean(count > 0) for count in counts])
+    return Usage(entropy_bits=np.log2(values), perplexity=values, share_used=used)
+
+
+def mutual_information(
+    codes: Sequence[np.ndarray],
+    *,
+    sizes: Sequence[int] | None = None,
+    lags: Sequence[int | str] = (0,),
+    permutations: int = 8,
+    seed: int = 0,
+) -> MutualInformation:
+    """Mutual information in bits between the codebooks of a tokenizer, corrected for its bias.
+
+    codes: one integer array [frames, codebooks] per source file. sizes: of the codebooks; by
+    default the largest code plus one. lags: a lag of l sets codebook i at frame t against codebook
+    j > i at frame t - l of the same file; "delay" is l = j - i, what a language model with the
+    delay pattern predicts in one step.
+
+    Statistic: the plug-in estimate less its mean over `permutations` random arrangements in which
+    no frame meets its own file: files joined end to end in random order on a circle, one codebook
+    rotated against the other by at least the longest file. Cost: O(frames log frames) for each
+    pair, lag and arrangement, jackknife included; memory O(frames).
+
+    Bias: about zero for independent codebooks, whatever their autocorrelation. For dependent ones
+    downwards while frames are few for the cells of the pair's table (2048 codes, 0.227 bits in
+    truth: 0.105 with 0.024 frames per cell, 0.191 with 0.24, 0.225 with 2.4); under 100 frames
+    per cell `warnings` says so.
+
+    Where one file holds half of the frames or more (a single file, say), equal blocks of the files
+    stand in for files and `warnings` says so. Raises ValueError for codes or sizes of another form.
+    """
+    files, sizes = _checked(codes, sizes)
+    codebooks = len(sizes)
+    if codebooks < 2:
+        raise ValueError("codes: expected at least 2 codebooks, found 1")
+    pairs = tuple((i, j) for i in range(codebooks) for j in range(i + 1, codebooks))
+    shifts = [[_lag(lag, pair) for pair in pairs] for lag in lags]
+    longest_lag = max(abs(shift) for row in shifts for shift in row)
+    warnings = []
+    frames = sum(map(len, files))
+    if 2 * max(map(len, files)) > frames:
+        warnings.append(
+            f"One of {len(files)} files holds more than half of the frames: {BLOCKS} blocks of "
+            "consecutive frames stand in for files. Neighbouring blocks resemble each other, so "
+            "intervals are too narrow and dependence may read low."
+        )
+        files = np.array_split(np.concatenate(files), BLOCKS)
+    kept = [file for file in files if len(file) > longest_lag]
+    if len(kept) < len(files):
+        warnings.append(
+            f"{len(files) - len(kept)} of {len(files)} files or blocks are not longer than the "
+            f"largest lag of {longest_lag} frames and were left out."
+        )
+    if len(kept) < 3 or 2 * max(map(len, kept)) > sum(map(len, kept)):
+        raise ValueError(
+            f"codes: {frames} frames in {len(codes)} files are too few "
+            f"for lags up to {longest_lag} frames"
+        )
+    used = [len(np.unique(np.concatenate([file[:, k] for file in kept]))) for k in range(codebooks)]
+    per_cell = frames / max(used[i] * used[j] for i, j in pairs)
+    if per_cell < FRAMES_PER_CELL:
+        warnings.append(
+            f"{per_cell:.2g} frames per cell of the largest pair's table, under "
+            f"{FRAMES_PER_CELL}: estimates are biased, mostly low (2048 codes with 0.227 bits in "
+            "truth read 54%, 16% and 1% low at 0.024, 0.24 and 2.4 frames per cell). Compare only "
+            "codecs measured on the same music."
+        )
+
+    shape = (len(lags), len(pairs))
+    plug_in, independent = np.zeros(shape), np.zeros(shape)
+    without = np.zeros((len(lags), len(kept), len(pairs)))
+    for index in np.ndindex(shape):
+        (i, j), shift = pairs[index[1]], shifts[index[0]][index[1]]
+        x = [file[max(shift, 0) : len(file) + min(shift, 0), i] for file in kept]
+        y = [file[max(-shift, 0) : len(file) - max(shift, 0), j] for file in kept]
+        value, value_without = _plug_in(x, y, sizes[j], range(len(kept)), 0)
+        nulls = [
+            _plug_in(x, y, sizes[j], *_arrangement(x, np.random.default_rng((seed, p))))
+            for p in range(permutations)
+        ]
+        plug_in[index] = value
+        independent[index] = np.mean([null for null, _ in nulls])
+        null_without = np.mean([null for _, null in nulls], axis=0)
+        without[index[0], :, index[1]] = value_without - null_without
+    bits = plug_in - independent
+    entropy = usage(kept, sizes).entropy_bits
+    smaller = np.array([min(entropy[i], entropy[j]) for i, j in pairs])
+    return MutualInformation(
+        lags=tuple(lags),
+        pairs=pairs,
+        bits=bits,
+        interval_bits=jackknife_interval(bits, without.swapaxes(0, 1)),
+        plug_in_bits=plug_in,
+        independent_bits=independent,
+        share_of_entropy=np.divide(bits, smaller, out=np.zeros(shape), where=smaller > 0),
+        mean_bits=bits.mean(1),
+        mean_interval_bits=jackknife_interval(bits.mean(1), without.mean(2).T),
+        without_bits=without,
+        frames=frames,
+        files=len(kept),
+        warnings=tuple(warnings),
+    )
+
+
+def jackknife_interval(estimate, without, confidence: float = 0.95) -> np.ndarray:
+    """[..., 2]: Student interval around `estimate` [...] from its delete-one values [n, ...].
+
+    Variance (n - 1) / n times the sum of squared deviations of the delete-one values from their
+    mean (Efron & Stein 1981), n - 1 degrees of freedom.
+    """
+    estimate, without = np.asarray(estimate), np.asarray(without)
+    n = without.shape[0]
+    variance = (n - 1) / n * np.sum(np.square(without - without.mean(0)), axis=0)
+    half = stats.t.ppf(0.5 + confidence / 2, n - 1) * np.sqrt(variance)
+    return np.stack([estimate - half, estimate + half], axis=-1)
+
+
+def change(before: MutualInformation, after: MutualInformation) -> tuple[np.ndarray, np.ndarray]:
+    """Change of the mean over pairs, bits [lags], and its jackknife interval [lags, 2].
+
+    Of two codecs measured on the same files: what the files have in common cancels, so the
+    interval is narrower than the two intervals suggest. ValueError for other files or lags.
+    """
+    if before.lags != after.lags or before.files != after.files:
+        raise ValueError("change: expected two measurements of the same files at the same lags")
+    value = after.mean_bits - before.mean_bits
+    without = after.without_bits.mean(2) - before.without_bits.mean(2)
+    return value, jackknife_interval(value, without.T)
+
+
+def _checked(codes, sizes) -> tuple[list[np.ndarray], list[int]]:
+    files = [np.asarray(file) for file in codes]
+    if not files:
+        raise ValueError("codes: expected at least one array [frames, codebooks], found none")
+    for n, file in enumerate(files):
+        if file.ndim != 2 or not np.issubdtype(file.dtype, np.integer):
+            raise ValueError(
+                f"codes[{n}]: expected integers [frames, codebooks], not {file.dtype} "
+                f"{list(file.shape)}"
+            )
+        if file.shape[1] != files[0].shape[1] or file.shape[1] == 0:
+            raise ValueError(
+                f"codes[{n}]: expected {files[0].shape[1] or 'some'} codebooks "
+                f"as in the first file, not {file.shape[1]}"
+            )
+    files = [file.astype(np.int64) for file in files if len(file)]
+    if not files:
+        raise ValueError("codes: all files are empty")
+    top = np.max([file.max(0) for file in files], axis=0)
+    if min(file.min() for file in files) < 0:
+        raise ValueError("codes: expected values of at least 0, found a negative one")
+    sizes = list(top + 1) if sizes is None else list(sizes)
+    if len(sizes) != len(top) or any(top >= sizes):
+        raise ValueError(f"codes up to {top.tolist()} do not fit codebooks of sizes {sizes}")
+    return files, [int(size) for size in sizes]
+
+
+def _lag(lag: int | str, pair: tuple[int, int]) -> int:
+    if lag == "delay":
+        return pair[1] - pair[0]
+    if isinstance(lag, str) or int(lag) != lag:
+        raise ValueError(f"lag {lag!r}: expected an integer or 'delay'")
+    return int(lag)
+
+
+def _arrangement(x: list[np.ndarray], rng) -> tuple[np.ndarray, int]:
+    """Order of the files on the circle, and a rotation after which no frame meets its file."""
+    lengths = [len(file) for file in x]
+    longest = max(lengths)
+    return rng.permutation(len(x)), int(rng.integers(longest, sum(lengths) - longest + 1))
+
+
+def _plug_in(x, y, size_y: int, order, rotation: int) -> tuple[float, np.ndarray]:
+    """Plug-in mutual information in bits of files on a circle, and [files] without each in turn.
+
+    Without file f, frames of x that met y of f and frames of y that met x of f, equally many, are
+    set against each other in their order: the same arrangement of one file less. (Any two that
+    belong to one file are left out.) Only the cells that a file touches are visited.
+    """
+    files = len(x)
+    x_file = np.repeat(order, [len(x[f]) for f in order])
+    y_file = np.roll(x_file, rotation)
+    x = np.concatenate([x[f] for f in order])
+    y = np.roll(np.concatenate([y[f] for f in order]), rotation)
+    if rotation:
+        widowed, orphaned = np.argsort(y_file, kind="stable"), np.argsort(x_file, kind="stable")
+        apart = x_file[widowed] != y_file[orphaned]
+        widowed, orphaned = widowed[apart], orphaned[apart]
+        lost = np.concatenate([x_file, y_file])
+        lost_x, lost_y = np.concatenate([x, x]), np.concatenate([y, y])
+        gained, gained_x, gained_y = y_file[widowed], x[widowed], y[orphaned]
+    else:
+        lost, lost_x, lost_y = x_file, x, y
+        gained = gained_x = gained_y = np.zeros(0, np.int64)
+    frames = len(x)
+    frames_without = (
+        frames - np.bincount(lost, minlength=files) + np.bincount(gained, minlength=files)
+    )
+
+    def entropy(cells, lost_cells, gained_cells):
+        total, total_without = _sum_n_log_n(
+            cells, (lost, lost_cells), (gained, gained_cells), files
+        )
+        return (
+            np.log2(frames) - total / frames,
+            np.log2(frames_without) - total_without / frames_without,
+        )
+
+    of_x = entropy(x, lost_x, gained_x)
+    of_y = entropy(y, lost_y, gained_y)
+    joint = entropy(x * size_y + y, lost_x * size_y + lost_y, gained_x * size_y + gained_y)
+    return tuple(a + b - both for a, b, both in zip(of_x, of_y, joint))
+
+
+def _n_log_n(n) -> np.ndarray:
+    return n * np.log2(np.maximum(n, 1))
+
+
+def _sum_n_log_n(cells, lost, gained, files: int) -> tuple[float, np.ndarray]:
+    """Sum of n log2 n over a histogram's counts n, and [files] the sum without each file.
+
+    lost, gained: (file, cell) of every frame that leaves or joins when that file is left out.
+    """
+    (lost_file, lost_cell), (gained_file, gained_cell) = lost, gained
+    top = 1 + max(cells.max(), gained_cell.max(initial=0))
+    if top > 16 * len(cells) + 2**16:
+        # Tables too large to hold: number the cells that occur. Order is kept, none is lost.
+        seen, cells = np.unique(np.concatenate([cells, gained_cell]), return_inverse=True)
+        cells, gained_cell = np.split(cells, [len(cells) - len(gained_cell)])
+        lost_cell = np.searchsorted(seen, lost_cell)
+        top = len(seen)
+    counts = np.bincount(cells, minlength=top)
+    # One sort brings together what each file changes in each cell; the lowest bit is the sign.
+    changes = np.concatenate(
+        [2 * (lost_file * top + lost_cell), 2 * (gained_file * top + gained_cell) + 1]
+    )
+    changes.sort()
+    where = changes >> 1
+    starts = np.flatnonzero(np.diff(where, prepend=-1))
+    net = np.add.reduceat(2 * (changes & 1) - 1, starts)
+    file, cell = np.divmod(where[starts], top)
+    difference = _n_log_n(counts[cell] + net) - _n_log_n(counts[cell])
+    total = _n_log_n(counts).sum()
+    return total, total + np.bincount(file, weights=difference, minlength=files)
