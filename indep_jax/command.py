@@ -1,0 +1,55 @@
+"""How the commands start: flags parsed, a user's mistake told in one line, exit codes."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the absl flags, calls `main()` and exits.
+
+    Exit code 0; 2 for a user's mistake (a bad flag, or a ValueError or OSError of one line, which
+    by the rule of this package is what a mistake raises), told on stderr as "module: message";
+    130 when interrupted. An error of several lines is a bug and keeps its traceback;
+    `--verbosity=1` shows that of a mistake as well.
+    """
+    spec = sys.modules["__main__"].__spec__
+    name = spec.name if spec else sys.argv[0]
+
+    def fail(message: str):
+        print(f"{name}: {message}", file=sys.stderr)
+        sys.exit(2)
+
+    def parse(argv: Sequence[str]) -> Sequence[str]:
+        try:
+            arguments = flags.FLAGS(argv)[1:]
+        except flags.Error as error:
+            fail(" ".join(str(error).split()))
+        if arguments:
+            fail(f"unexpected argument {arguments[0]!r}; flags are --name=value, see --help")
+        return argv
+
+    def guarded(argv: Sequence[str]) -> None:
+        del argv  # Everything is in the flags.
+        try:
+            main()
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted", file=sys.stderr)
+            sys.exit(130)
+        except (ValueError, OSError) as error:
+            message = _one_line(error)
+            if "\n" in message:
+                raise
+            logging.debug("where it was raised", exc_info=True)
+            fail(message)
+
+    # Libraries log every checkpoint at level info; --verbosity=0 shows that.
+    flags.FLAGS.set_default("verbosity", -1)
+    app.run(guarded, flags_parser=parse)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
+    return str(error) or type(error).__name__

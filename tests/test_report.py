@@ -1,0 +1,321 @@
+"""The page and the commands that write it, with a codec small enough to reason about."""
+
+import html.parser
+import json
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from absl import flags
+
+from indep_jax import evaluate, loading, measure
+from indep_jax.data import sources
+from indep_jax.independence import estimate
+from indep_jax.metrics import dependence, report
+
+RATE = 16_000
+
+
+class Encoded(NamedTuple):
+    codes: np.ndarray
+    length: int
+
+
+class ScalarCodec:
+    """Residual scalar quantization of the means of 4 samples: a codec in ten lines."""
+
+    sample_rate, channels, codebooks, codebook_size, hop = RATE, 1, 3, 8, 4
+    frame_rate = RATE / hop
+
+    def __init__(self, bits=3, config=()):
+        self.config = dict(config)
+        self.steps = [2 / 8, 2 / 64, 2 / 512]
+        self.bits = bits
+
+    def encode(self, wave):
+        residual = np.asarray(wave)[..., 0].reshape(len(wave), -1, self.hop).mean(-1)
+        codes = []
+        for step in self.steps:
+            code = np.clip(np.round(residual / step), -4, 3).astype(np.int32)
+            residual = residual - step * code
+            codes.append(code + 4)
+        return Encoded(np.stack(codes, -1), wave.shape[1])
+
+    def decode(self, encoded):
+        value = sum(step * (encoded.codes[..., k] - 4) for k, step in enumerate(self.steps))
+        return np.repeat(value, self.hop, axis=1)[:, : encoded.length, None]
+
+
+class Page(html.parser.HTMLParser):
+    """What is in a page: tags with their attributes, and text."""
+
+    VOID = {"meta", "img", "br", "link"}
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(content)
+        assert self.open == [], "every tag is closed"
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def check_page(path):
+    """A whole, self-contained, accessible page."""
+    content = path.read_text()
+    page = Page(content)
+    for _, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action"):
+            assert attributes.get(name, "data:").startswith("data:")
+    style = content.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style and "@import" not in style
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("title")) == len(page.all("h1")) == 1
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(player["aria-label"] for player in page.all("audio"))
+    assert not list(path.parent.rglob("*.tmp"))
+    return page
+
+
+def music(seconds, seed, rate=RATE):
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    wave = sum(
+        np.sin(2 * np.pi * f * time + rng.uniform(0, 6)) * np.exp(-((time * b) % 1) * 3)
+        for f, b in zip(rng.uniform(100, 1500, 5), rng.uniform(1, 4, 5))
+    )
+    return (0.15 * wave + 0.003 * rng.standard_normal(len(time)))[:, None].astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six files in a folder with a manifest, one of them with a name to escape."""
+    path = tmp_path / "music"
+    path.mkdir()
+    names = [f"{n}.wav" for n in range(5)] + ["<b>&'\"x.wav"]
+    for n, name in enumerate(names):
+        soundfile.write(path / name, music(1.2 + 0.1 * n, n), RATE)
+    entries = [dict(path=n, split="train" if n == "0.wav" else "test") for n in names]
+    (path / "manifest.json").write_text(json.dumps(dict(files=entries)))
+    return path
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """Sets the flags of a command, as its __main__ defines and parses them."""
+
+    def set_flags(**values):
+        monkeypatch.setattr(flags, "FLAGS", type("Options", (), values))
+
+    return set_flags
+
+
+def codes(seed, files=6, copy=0.3):
+    rng = np.random.default_rng(seed)
+    first = [rng.integers(0, 8, (200, 1)) for _ in range(files)]
+    return [
+        np.concatenate([c, np.where(rng.random((200, 2)) < copy, c, rng.integers(0, 8, (200, 2)))], 1)
+        for c in first
+    ]
+
+
+def test_page_escapes_everything(tmp_path):
+    evil = "<script>alert(1)</script>&\"'"
+    page = report.Report(evil, evil)
+    page.section(evil, evil)
+    page.note(evil)
+    page.table(evil, [evil, "b"], [[evil, evil]])
+    page.figure("name", report.spectrograms([("a", music(0.3, 0), RATE)]), evil, evil)
+    page.listen(evil, [(evil, music(0.3, 0), RATE)])
+    page.write(tmp_path)
+    read = check_page(tmp_path / "report.html")
+    assert len(read.all("script")) == 1, "only the page's own"
+    assert read.text.count(evil) >= 8
+    assert read.all("img")[0]["alt"] == evil
+
+
+def test_players_hold_the_sound(tmp_path):
+    import base64, io
+
+    wave = music(0.4, 1)
+    page = report.Report("t")
+    page.listen("song", [("Original", wave, RATE), ("Loud", 100 * wave, RATE)])
+    page.write(tmp_path)
+    first, loud = check_page(tmp_path / "report.html").all("audio")
+    data = base64.b64decode(first["src"].removeprefix("data:audio/wav;base64,"))
+    decoded, rate = soundfile.read(io.BytesIO(data))
+    assert rate == RATE
+    np.testing.assert_allclose(decoded, wave[:, 0], atol=2**-15)
+    data = base64.b64decode(loud["src"].removeprefix("data:audio/wav;base64,"))
+    assert np.abs(soundfile.read(io.BytesIO(data))[0]).max() <= 1, "clipped, not wrapped"
+
+
+def test_spectrogram_axis_is_at_its_frequencies():
+    time = np.arange(RATE) / RATE
+    for hertz in (300, 1000, 3000):
+        level = np.asarray(report._mel(np.sin(2 * np.pi * hertz * time)[:, None], RATE, 1024))
+        loudest = level.mean(0).argmax()
+        # Bands are drawn from their index to the next: centre at + 0.5.
+        assert abs(report._mel_position(hertz, RATE, 96) - (loudest + 0.5)) <= 1
+
+
+def test_spectrograms_share_their_scale():
+    wave = music(0.5, 2)
+    figure = report.spectrograms([("a", wave, RATE), ("b", 0.1 * wave, RATE)])
+    a, b = (panel.images[0] for panel in figure.axes[:2])
+    assert a.get_clim() == b.get_clim()
+    loud = a.get_array() > -50
+    np.testing.assert_allclose((a.get_array() - b.get_array())[loud], 20, atol=0.1)
+
+
+def test_loss_curves(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": n, "loss": 2.0 / n, "time/x": 1.0, "bad": None} for n in range(1, 60)]
+    lines.insert(30, {"step": 30, "eval/loss": 0.2, "eval/si_snr": -1.0})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 60, "lo')
+    figure = report.loss_curves(path)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert titles[:2] == ["loss", "si_snr"]
+    raw, smooth, held_out = figure.axes[0].lines[:3]
+    np.testing.assert_allclose(raw.get_ydata(), [2.0 / n for n in range(1, 60)])
+    assert held_out.get_ydata() == [0.2]
+    assert figure.axes[0].get_yscale() == "log"
+    path.write_text("")
+    assert report.loss_curves(path) is None
+
+
+def test_dependence_figure_says_the_numbers():
+    estimates = [estimate.mutual_information(codes(s), lags=(0, "delay")) for s in (0, 1)]
+    figure = report.dependence([("before", estimates[0]), ("after", estimates[1])])
+    texts = [text.get_text() for panel in figure.axes[:4] for text in panel.texts]
+    assert len(texts) == 2 * 2 * 3
+    assert texts[0].startswith(f"{estimates[0].bits[0, 0]:.2f}")
+    assert len({panel.images[0].get_clim() for panel in figure.axes[:4]}) == 1
+
+
+def test_encoding_whole_files_equals_encoding_each(folder):
+    source = sources.open_source(f"folder:{folder}", "test")
+    codec = ScalarCodec()
+    found = dependence.encode_files(codec, source)
+    assert len(found) == len(source.files) == 5
+    for file, codes_TxK in zip(source.files, found):
+        wave = soundfile.read(file.path, dtype="float32", always_2d=True)[0][None]
+        np.testing.assert_array_equal(codes_TxK, codec.encode(wave).codes[0])
+
+
+def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys):
+    run = tmp_path / "<i>run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n')
+    config = dict(data={}, seed=0)
+    monkeypatch.setattr(loading, "load_codec", lambda path: ScalarCodec(config=config))
+    monkeypatch.setattr(loading, "untrained", lambda *_: ScalarCodec(config=config))
+    output = tmp_path / "out"
+    options(
+        codec=str(run), versus=[], source=f"folder:{folder}", split="test", items=5, seconds=0.4,
+        dependence=True, output=str(output),
+    )
+    evaluate.main()
+    page = check_page(output / "report.html")
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {output / 'report.html'}"
+    assert "<b>&'\"x.wav" in page.text and "<i>run" in page.text
+    assert len(page.all("audio")) == 10
+    content = json.loads((output / "metrics.json").read_text())
+    metrics = content["codecs"]["<i>run"]
+    assert metrics["si_snr_db"]["items"] == 5
+    assert len(metrics["perplexity"]) == 3
+    assert 0 < metrics["mel_distance_relative"] < 1
+    # Before and after training are the same codec here: every change is exactly nothing.
+    record = json.loads((output / "dependence.json").read_text())
+    assert [change["mean_bits"] for change in record["changes"]] == [0, 0]
+    assert len(list((output / "figures").glob("*.png"))) == 5 + 1 + 1
+
+
+def test_measure_of_stored_codes(tmp_path, options):
+    np.savez(tmp_path / "codes.npz", *codes(3, files=8))
+    output = tmp_path / "out"
+    options(codec=None, source=None, codes=str(tmp_path / "codes.npz"), output=str(output))
+    measure.main()
+    check_page(output / "report.html")
+    record = json.loads((output / "dependence.json").read_text())
+    (tokenizer,) = record["tokenizers"]
+    assert tokenizer["files"] == 8 and tokenizer["frames"] == 1600
+    assert [lag["lag"] for lag in tokenizer["mutual_information"]] == [0, "delay"]
+    expected = estimate.mutual_information(codes(3, files=8), lags=(0, "delay"))
+    pairs = tokenizer["mutual_information"][0]["pairs"]
+    np.testing.assert_allclose([pair["bits"] for pair in pairs], expected.bits[0])
+    assert [pair["codebooks"] for pair in pairs] == [[1, 2], [1, 3], [2, 3]]
+
+
+def test_files_that_hold_no_codes_are_named(tmp_path):
+    path = tmp_path / "codes.npz"
+    for content in (b"not an archive", b"", b"PK\x03\x04 cut"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="codes.npz: expected"):
+            measure.read_codes(str(path))
+    np.save(tmp_path / "codes.npy", codes(0)[0])
+    (read,) = measure.read_codes(str(tmp_path / "codes.npy"))
+    np.testing.assert_array_equal(read, codes(0)[0])
+
+
+def test_only_a_run_can_be_compared_with_its_start(monkeypatch, folder):
+    monkeypatch.setattr(loading, "load_codec", lambda path: ScalarCodec())
+    with pytest.raises(ValueError, match="--untrained"):
+        measure.measure_codec("hub", f"folder:{folder}", "test", untrained=True)
+
+
+def test_mistakes_end_with_one_line_and_code_2(tmp_path):
+    script = tmp_path / "tool.py"
+    script.write_text(
+        "from absl import flags\n"
+        "from indep_jax import command\n"
+        "def main():\n"
+        "    kind = flags.FLAGS.kind\n"
+        "    if kind == 'file': open('missing.txt')\n"
+        "    if kind == 'interrupt': raise KeyboardInterrupt\n"
+        "    if kind == 'bug': raise ValueError('two\\nlines')\n"
+        "    if kind == 'value': raise ValueError('field: expected another')\n"
+        "flags.DEFINE_enum('kind', '', ['', 'file', 'interrupt', 'bug', 'value'], 'What happens.')\n"
+        "command.run(main)\n"
+    )
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, script, *arguments], capture_output=True, text=True, cwd=tmp_path
+        )
+        return done.returncode, done.stderr.strip()
+
+    assert run() == (0, "")
+    assert run("--kind=value") == (2, f"{script}: field: expected another")
+    assert run("--kind=file") == (2, f"{script}: missing.txt: no such file or directory")
+    assert run("--kind=interrupt") == (130, f"{script}: interrupted")
+    for wrong in ("--nonsense=1", "--kind=odd", "stray"):
+        code, told = run(wrong)
+        assert code == 2 and "\n" not in told and wrong.split("=")[-1][:3] in told + "1"
+    code, told = run("--kind=bug")
+    assert code == 1 and "Traceback" in told
+
+
+def test_the_command_starts_and_tells_a_mistake(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "indep_jax.measure", "--codec=none", "--source=sample:", "--output=x"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("indep_jax.measure: none: no such folder")
