@@ -75,7 +75,8 @@ def evaluate(path: str, source: str, split: str, items: int, seconds: float) -> 
     metrics["perplexity"] = estimate.usage(
         flat, [codec.codebook_size] * codec.codebooks
     ).perplexity.tolist()
-    return dict(label=label, metrics=metrics, excerpts=excerpts, waves=waves, rate=codec.sample_rate)
+    rate = codec.sample_rate
+    return dict(label=label, metrics=metrics, excerpts=excerpts, waves=waves, rate=rate)
 
 
 def show(page: report.Report, results: list[dict]) -> None:

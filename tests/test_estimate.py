@@ -44,13 +44,13 @@ def plug_in(x, y):
 def test_intervals_cover_the_truth(copy, stay):
     truth = coupled_bits(8, copy)
     covered = 0
-    for seed in range(40):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         found = estimate.mutual_information(coupled(rng, 40, 160, 8, copy, stay))
         assert found.warnings == ()
         low, high = found.interval_bits[0, 0]
         covered += low <= truth <= high
-    assert covered >= 34  # 95% of 40 is 38; fewer than 34 has probability 0.002
+    assert covered >= 25  # of 28.5 expected; fewer has probability 0.003
 
 
 def test_independent_but_autocorrelated_codes_read_zero():

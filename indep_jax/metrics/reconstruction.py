@@ -5,7 +5,6 @@ from functools import partial
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -49,7 +48,10 @@ def mel_distance(reference_BxT, estimate_BxT, sample_rate: int) -> np.ndarray:
     chex.assert_equal_shape([reference_BxT, estimate_BxT])
     return np.mean(
         [
-            _mel_distance(reference_BxT, estimate_BxT, sample_rate, n_fft)
+            np.abs(
+                _log_mel(reference_BxT, sample_rate, n_fft)
+                - _log_mel(estimate_BxT, sample_rate, n_fft)
+            ).mean((1, 2))
             for n_fft in losses.MEL_SCALES
         ],
         axis=0,
@@ -58,10 +60,7 @@ def mel_distance(reference_BxT, estimate_BxT, sample_rate: int) -> np.ndarray:
 
 def mean_log_mel(x_BxT, sample_rate: int) -> list[np.ndarray]:
     """For every scale of `mel_distance` the mean frame of log10(1e-5 + mel), [64]."""
-    return [
-        np.asarray(jnp.mean(_log_mel(x_BxT, sample_rate, n_fft), axis=(0, 1)))
-        for n_fft in losses.MEL_SCALES
-    ]
+    return [_log_mel(x_BxT, sample_rate, n_fft).mean((0, 1)) for n_fft in losses.MEL_SCALES]
 
 
 def mean_frame_distance(
@@ -73,7 +72,7 @@ def mean_frame_distance(
     """
     return np.mean(
         [
-            _frame_distance(reference_BxT, jnp.asarray(frame), sample_rate, n_fft)
+            np.abs(_log_mel(reference_BxT, sample_rate, n_fft) - frame).mean((1, 2))
             for n_fft, frame in zip(losses.MEL_SCALES, mean_frames, strict=True)
         ],
         axis=0,
@@ -142,17 +141,10 @@ def evaluate_reconstruction(
     return result
 
 
+def _log_mel(x_BxT, sample_rate: int, n_fft: int) -> np.ndarray:
+    return np.asarray(_compiled_log_mel(x_BxT, sample_rate, n_fft))
+
+
 @partial(jax.jit, static_argnums=(1, 2))
-def _log_mel(x_BxT, sample_rate: int, n_fft: int):
+def _compiled_log_mel(x_BxT, sample_rate: int, n_fft: int):
     return losses.log_mel(mel.mel_spectrogram(x_BxT, sample_rate, n_fft))
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _mel_distance(x_BxT, y_BxT, sample_rate: int, n_fft: int):
-    difference = _log_mel(x_BxT, sample_rate, n_fft) - _log_mel(y_BxT, sample_rate, n_fft)
-    return jnp.mean(jnp.abs(difference), axis=(1, 2))
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _frame_distance(x_BxT, frame, sample_rate: int, n_fft: int):
-    return jnp.mean(jnp.abs(_log_mel(x_BxT, sample_rate, n_fft) - frame), axis=(1, 2))

@@ -48,7 +48,7 @@ STYLE = {
     "axes.grid": False,
     "legend.frameon": False,
 }
-MAX_PANELS = 12  # of loss curves
+MAX_PANELS = 18  # of loss curves
 
 
 class Report:
@@ -199,7 +199,8 @@ def loss_curves(metrics_path: str | Path) -> Figure | None:
     """Curves of a run's metrics.jsonl, lines of {"step": n, name: value}, a panel for each name.
 
     A value logged in training and its "eval/" namesake share a panel; "time/" values are left
-    out. At most MAX_PANELS panels, first come first shown. None when there is nothing to draw.
+    out. Evaluated names come first, then "loss", names of no group, and groups ("group/name"); at
+    most MAX_PANELS panels. None when there is nothing to draw.
     """
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for line in Path(metrics_path).read_text().splitlines():
@@ -212,7 +213,10 @@ def loss_curves(metrics_path: str | Path) -> Figure | None:
                 continue
             kind, name = ("eval", name[5:]) if name.startswith("eval/") else ("train", name)
             curves.setdefault(name, {}).setdefault(kind, []).append((record["step"], value))
-    curves = dict(list(curves.items())[:MAX_PANELS])
+    order = sorted(
+        curves, key=lambda name: ("eval" not in curves[name], name != "loss", "/" in name)
+    )
+    curves = {name: curves[name] for name in order[:MAX_PANELS]}
     if not curves:
         return None
     columns = min(3, len(curves))
@@ -228,10 +232,9 @@ def loss_curves(metrics_path: str | Path) -> Figure | None:
                 if kind == "eval":
                     panel.plot(steps, values, "o-", color=HELD_OUT, markersize=3, linewidth=1.2)
                     continue
-                panel.plot(
-                    steps, values, color=TRAINED, linewidth=0.7, alpha=0.35 if len(values) > 40 else 1
-                )
-                if len(values) > 40:
+                long = len(values) > 40
+                panel.plot(steps, values, color=TRAINED, linewidth=0.7, alpha=0.35 if long else 1)
+                if long:
                     panel.plot(steps, _smooth(values), color=TRAINED, linewidth=1.6)
             values = np.array([value for points in kinds.values() for _, value in points])
             if values.min() > 0 and values.max() > 30 * values.min():
@@ -365,7 +368,8 @@ p { max-width: 44rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
 .note { border-left: 3px solid var(--alarm); padding: 0.1rem 0 0.1rem 0.9rem; color: var(--soft);
   font-size: 0.95rem; }
 .scroll { overflow-x: auto; margin: 1.25rem 0 1.75rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: min(100%, 30rem); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums;
+  min-width: min(100%, 30rem); }
 caption { text-align: left; color: var(--soft); font-size: 0.95rem; padding-bottom: 0.5rem; }
 th, td { padding: 0.4rem 0 0.4rem 1.5rem; text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; font-weight: 500; padding-left: 0; }
