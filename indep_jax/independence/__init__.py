@@ -2,7 +2,17 @@
 
 from indep_jax.independence.covariance import covariance
 from indep_jax.independence.dhsic import dhsic
+from indep_jax.independence.estimate import mutual_information
 from indep_jax.independence.mmd import permutation_mmd
 from indep_jax.independence.streams import align, delays, rows, standardize
 
-__all__ = ["align", "covariance", "delays", "dhsic", "permutation_mmd", "rows", "standardize"]
+__all__ = [
+    "align",
+    "covariance",
+    "delays",
+    "dhsic",
+    "mutual_information",
+    "permutation_mmd",
+    "rows",
+    "standardize",
+]

@@ -1,7 +1,5 @@
 """Squared cross-covariance of codebooks: the cheap baseline, blind to nonlinear dependence."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -39,17 +37,12 @@ def covariance(streams, *, standardize: bool = True, segments=None):
     if segments is None:
         products = jnp.einsum("nkd,nle->kdle", x_NxKxD, x_NxKxD, precision="highest")
         squares_KxK = jnp.sum(jnp.square(products), axis=(1, 3))
-        total = _over_codebook_pairs(squares_KxK)
+        total = jnp.sum(jnp.triu(squares_KxK, 1))
         itself = _distinct(jnp.sum(jnp.square(x_NxKxD), axis=-1), axis=1)
         total, pairs = total - jnp.sum(itself), max(n * (n - 1), 1)
     else:
         total, pairs = _across_segments(x_NxKxD, segments)
     return total / (jnp.maximum(pairs, 1) * (codebooks * (codebooks - 1) / 2) * dim**2)
-
-
-def _over_codebook_pairs(x_KxK):
-    """Sum over codebooks k < l."""
-    return jnp.sum(jnp.triu(x_KxK, 1))
 
 
 def _distinct(x, axis):
@@ -66,7 +59,7 @@ def _across_segments(x_NxKxD, segments):
     x_blocks = jnp.pad(x_NxKxD, (padding, (0, 0), (0, 0))).reshape(-1, block, *x_NxKxD.shape[1:])
     id_blocks = jnp.pad(segments, padding).reshape(-1, block)
 
-    @functools.partial(jax.checkpoint)
+    @jax.checkpoint
     def visit(carry, rows):
         x, ids, real = rows
         inner_KxbxN = jnp.einsum("bkd,nkd->kbn", x, x_NxKxD, precision="highest")

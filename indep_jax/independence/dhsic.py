@@ -32,16 +32,19 @@ def dhsic(
     diagonal: False leaves i = j out of every mean; True is the V-statistic, which is exactly
         dHSIC of the empirical distribution and so at least 0 (zero on a full factorial grid).
 
-    Bias: without the diagonal none where the codebooks are independent, standardised or not and
-    at any bandwidths chosen per codebook (with segments: where files are also independent of each
-    other); O(1/n) where they are dependent. The V-statistic is biased up by O(1/n) for K = 2 and
-    in general by about [1 + prod b ((sum_k 1/b_k) - K + 1)... ] / n.
-    Variance: O(1/n^2) at independence, O(1/n) elsewhere; values may be below 0, never clamped.
-    With segments read n as something between the number of files and of rows.
-    Cost: O(n^2 codebooks dim) time, each pair once a pass; O(n + block^2) memory.
+    Bias: without the diagonal, none where the codebooks are independent, be they standardised or
+    not and whatever bandwidths each gets from its own values: mean over pairs of a product then
+    is the product of means. (With segments this also asks that a file be as like any other file
+    in each codebook.) Where they are dependent O(1/n). The V-statistic is biased up by O(1/n)
+    everywhere, which near independence is as much as there is to measure.
+    Variance: O(1/n^2) at independence, O(1/n) elsewhere, where n lies between the number of files
+    and of rows when rows of one file are alike. Values may be below 0 and are not clamped, which
+    would take the gradient away.
+    Cost: O(n^2 codebooks dim) time, each pair visited once forward and once backward;
+    O(n + block^2) memory.
 
-    A file without any partner row takes no part; 0 if there is none at all. ValueError for
-    `diagonal` with `segments`.
+    Rows without a partner take no part; 0 if no pair is left. Reverse-mode derivatives, once.
+    ValueError for `diagonal` with `segments`.
     """
     if diagonal and segments is not None:
         raise ValueError("dhsic: the V-statistic (diagonal) cannot leave out pairs of segments")

@@ -1,5 +1,7 @@
 """Squared maximum mean discrepancy between codebooks and a permuted, so independent, sample."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -28,22 +30,23 @@ def permutation_mmd(
     standardize: each coordinate to zero mean and unit variance over the rows first.
     segments: source file of each batch item (or row), integers. A pair is left out when its two
         sides have the same file in any codebook (a permuted row has a file per codebook).
-    published: the arithmetic of the published code: no pair left out, and sums divided by the
-        number of clips B as if it were the number of rows, (S_xx - B) / (B (B - 1)) and so on;
-        clamped at 0. For comparison only. B is the first axis of [batch, time, ...] streams,
-        `batch` says it for rows.
+    published: the arithmetic of the published code, for comparison: no pair left out, and the
+        number of clips B where the number of rows belongs: (S_xx - B) / (B (B - 1)) and so on,
+        S the sums over pairs; clamped at 0. B is the first axis of [batch, time, ...] streams;
+        `batch` says it for rows. On independent data it is far above 0.
 
     Bias: a pair is left out when any codebook would meet its own row (the diagonal of xx and yy,
     and the pairs xy that the permutation maps there), so where the codebooks are independent the
-    expectation is exactly 0, standardised or not. Where they are dependent it is low by a share
-    of O(codebooks^2 / n) (of O(codebooks^2 / files) with segments): a permuted row may by chance
-    hold two codebooks of one row.
+    expectation is exactly 0, standardised or not (with segments: where a file is as like any
+    other file in each codebook). Where they are dependent the bias is O(1/n) (O(1/files) with
+    segments), since a permuted row may by chance hold two codebooks of one row.
     Variance: that of dHSIC plus that of the permutation, of the same order or larger; gradients
     of two permutations differ visibly at a thousand rows. Values may be below 0, not clamped.
     Cost: three passes over pairs (xx and yy at half price, by symmetry), O(n^2 codebooks dim)
     time, O(n + block^2) memory.
 
-    ValueError for `published` with `segments`, or without a way to know the number of clips.
+    ValueError for `published` with `segments`, or with fewer than two clips, or on rows without
+    `batch`.
     """
     if published and segments is not None:
         raise ValueError("permutation_mmd: the published arithmetic knows no segments")
@@ -51,36 +54,49 @@ def permutation_mmd(
         if streams.ndim != 4:
             raise ValueError("permutation_mmd: published=True on rows needs batch=, their clips")
         batch = streams.shape[0]
+    if published and batch < 2:
+        raise ValueError(f"permutation_mmd: published=True of {batch} clip: expected at least 2")
     x_NxKxD, segments = streams_.rows(streams, segments)
-    n, codebooks, _ = x_NxKxD.shape
     if standardize:
         x_NxKxD = streams_.standardize(x_NxKxD)
     a_CxK = kernels.bandwidths(bandwidths, x_NxKxD, segments)
-
-    keys = jax.random.split(key, codebooks)
-    order_NxK = jax.vmap(lambda key: jax.random.permutation(key, n), out_axes=1)(keys)
-    y_NxKxD = jnp.take_along_axis(x_NxKxD, order_NxK[:, :, None], axis=0)
-    x_ids = y_ids = None
-    if not published:
-        ids = jnp.arange(n) if segments is None else segments
-        x_ids, y_ids = jnp.broadcast_to(ids[:, None], (n, codebooks)), ids[order_NxK]
-
-    def total(x, y, x_ids, y_ids):
-        sums, counts = kernels.pair_sums(
-            x, y, a_CxK, x_ids, y_ids, marginals=False, block=block
-        )
-        return jnp.sum(sums), jnp.sum(counts)
-
-    own = None if x_ids is None else x_ids[:, :1]  # the same in every codebook
-    within_x, pairs_x = total(x_NxKxD, None, own, None)
-    within_y, pairs_y = total(y_NxKxD, None, y_ids, None)
-    across, pairs = total(x_NxKxD, y_NxKxD, x_ids, y_ids)
+    order_NxK = permutations(key, *x_NxKxD.shape[:2])
     if published:
-        diagonal = batch * len(a_CxK)
-        within = (within_x + within_y - 2 * diagonal) / (batch * (batch - 1))
-        return jnp.maximum(within - 2 * across / batch**2, 0)
+        return _published(x_NxKxD, order_NxK, a_CxK, batch, block)
+    return _unbiased(x_NxKxD, order_NxK, a_CxK, segments, block)
+
+
+def permutations(key, rows: int, codebooks: int):
+    """One independent permutation of the rows per codebook, int32 [rows, codebooks]."""
+    keys = jax.random.split(key, codebooks)
+    return jax.vmap(lambda key: jax.random.permutation(key, rows), out_axes=1)(keys)
+
+
+def _unbiased(x_NxKxD, order_NxK, a_CxK, segments, block):
+    y_NxKxD = jnp.take_along_axis(x_NxKxD, order_NxK[:, :, None], axis=0)
+    ids = jnp.arange(x_NxKxD.shape[0]) if segments is None else segments
+    x_ids, y_ids = jnp.broadcast_to(ids[:, None], order_NxK.shape), ids[order_NxK]
+    mean = functools.partial(_mean, a_CxK=a_CxK, block=block)
     return (
-        within_x / jnp.maximum(pairs_x, 1)
-        + within_y / jnp.maximum(pairs_y, 1)
-        - 2 * across / jnp.maximum(pairs, 1)
+        mean(x_NxKxD, None, x_ids=ids[:, None], y_ids=None)
+        + mean(y_NxKxD, None, x_ids=y_ids, y_ids=None)
+        - 2 * mean(x_NxKxD, y_NxKxD, x_ids=x_ids, y_ids=y_ids)
     )
+
+
+def _mean(x, y, *, x_ids, y_ids, a_CxK, block):
+    sums, counts = kernels.pair_sums(x, y, a_CxK, x_ids, y_ids, marginals=False, block=block)
+    return jnp.sum(sums) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def _published(x_NxKxD, order_NxK, a_CxK, batch, block):
+    y_NxKxD = jnp.take_along_axis(x_NxKxD, order_NxK[:, :, None], axis=0)
+
+    def total(x, y):
+        sums, _ = kernels.pair_sums(x, y, a_CxK, None, None, marginals=False, block=block)
+        return jnp.sum(sums, axis=(1, 2))  # of every component
+
+    within = total(x_NxKxD, None) + total(y_NxKxD, None) - 2 * batch
+    across = total(x_NxKxD, y_NxKxD)
+    estimate = within / (batch * (batch - 1)) - 2 * across / batch**2
+    return jnp.maximum(jnp.sum(estimate), 0)

@@ -7,6 +7,7 @@ frame, as vectors. The statistics of this package work on rows [n, codebooks, di
 from collections.abc import Sequence
 
 import chex
+import jax
 import jax.numpy as jnp
 
 
@@ -76,6 +77,9 @@ def standardize(rows_NxKxD, eps: float = 1e-8):
     a finite gradient. Gradients flow through mean and variance.
     """
     x = at_least_float32(rows_NxKxD)
+    # Shifted by a row first: the coordinates of a collapsed codebook are then exactly zero, not
+    # rounding errors that a standard deviation of 1e-4 would blow up.
+    x = x - jax.lax.stop_gradient(x[:1])
     x = x - jnp.mean(x, axis=0)
     variance = jnp.sum(jnp.square(x), axis=0) / (x.shape[0] - 1)
     return x / jnp.sqrt(variance + eps)
