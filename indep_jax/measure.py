@@ -106,7 +106,7 @@ def main() -> None:
         for text in item.information.warnings:
             print(f"{item.label}: {text}")
         bits, interval = item.information.mean_bits[0], item.information.mean_interval_bits[0]
-        print(f"{item.label}: mean over pairs {dependence.with_interval(bits, interval)} bits")
+        print(f"{item.label}: mean over pairs {report.with_interval(bits, interval)} bits")
     print(f"report: {page}")
 
 

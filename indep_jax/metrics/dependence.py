@@ -174,7 +174,7 @@ def show(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
             [
                 item.label,
                 *(
-                    with_interval(value, interval)
+                    report_lib.with_interval(value, interval)
                     for value, interval in zip(
                         item.information.mean_bits, item.information.mean_interval_bits
                     )
@@ -194,7 +194,7 @@ def show(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
                 [
                     f"{before.label} to {after.label}",
                     report_lib.lag_name(lag),
-                    with_interval(value, interval, sign="+"),
+                    report_lib.with_interval(value, interval, sign="+"),
                 ]
                 for before, after, lag, value, interval in changes
             ],
@@ -217,12 +217,6 @@ def show(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
     )
     for text in dict.fromkeys(text for item in measured for text in item.information.warnings):
         report.note(text)
-
-
-def with_interval(value: float, interval: Sequence[float], digits: int = 3, sign: str = "") -> str:
-    """A number and its interval as text."""
-    low, high = interval
-    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def _changes(measured: Sequence[Dependence]) -> list[tuple]:

@@ -149,6 +149,12 @@ class Report:
         )
 
 
+def with_interval(value: float, interval: Sequence[float], digits: int = 3, sign: str = "") -> str:
+    """A number and its interval as text."""
+    low, high = interval
+    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
 def replace_file(path: str | Path, content: bytes) -> None:
     """Writes a file beside `path` and renames it: nobody ever sees half of it."""
     path = Path(path)
