@@ -12,7 +12,8 @@ def run(main: Callable[[], None]) -> None:
     Exit code 0; 2 for a user's mistake (a bad flag, or a ValueError or OSError of one line, which
     by the rule of this package is what a mistake raises), told on stderr as "module: message";
     130 when interrupted. An error of several lines is a bug and keeps its traceback;
-    `--verbosity=1` shows that of a mistake as well.
+    `--verbosity=1` shows that of a mistake as well. Log lines under a warning, such as Orbax's, are
+    left out unless `--verbosity` asks for them.
     """
     spec = sys.modules["__main__"].__spec__
     name = spec.name if spec else sys.argv[0]
@@ -26,6 +27,8 @@ def run(main: Callable[[], None]) -> None:
             arguments = flags.FLAGS(argv)[1:]
         except flags.Error as error:
             fail(" ".join(str(error).split()))
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS.verbosity = logging.WARNING  # as a value: absl turns a default into INFO
         if arguments:
             fail(f"unexpected argument {arguments[0]!r}; flags are --name=value, see --help")
         return argv
@@ -44,8 +47,6 @@ def run(main: Callable[[], None]) -> None:
             logging.debug("where it was raised", exc_info=True)
             fail(message)
 
-    # Libraries log every checkpoint at level info; --verbosity=0 shows that.
-    flags.FLAGS.set_default("verbosity", -1)
     app.run(guarded, flags_parser=parse)
 
 

@@ -1,0 +1,31 @@
+"""A small EnCodec that trains on two CPU cores and is still the real thing, all parts on.
+
+    python -m indep_jax.train --config=configs/encodec_small.py \
+        --config.data.source=folder:music --workdir=runs/none
+
+16 kHz, 50 frames/s, 4 codebooks of 256 codes (1.6 kbit/s), multi-scale STFT discriminator.
+It begins as a plain autoencoder: k-means on an untrained encoder leaves codebooks that carry
+next to nothing, and training them from there does not recover at this scale.
+"""
+
+from configs import encodec_32khz
+
+
+def get_config():
+    config = encodec_32khz.get_config()
+    config.steps = 2_800
+    config.batch_size = 8
+    config.model.update(sample_rate=16_000, n_filters=16, ratios=(8, 5, 4, 2), dimension=32)
+    config.quantizer.update(codebook_size=256, kmeans_batches=8, warmup_steps=800)
+    config.discriminator.update(filters=8, n_ffts=(512, 128))
+    config.loss.update(adversarial=0.5, feature=1.0, l1=4.0, relative_l1=True, mel=2.0)
+    config.loss.independence.update(
+        bandwidths="median", exclude_files=True, delay=False, weight=5.0, warmup_steps=200
+    )
+    config.optimizer.update(
+        learning_rate=1e-3, betas=(0.8, 0.95), schedule="cosine", warmup_steps=100
+    )
+    config.update(
+        log_every=20, evaluate_every=200, evaluate_items=10, evaluate_seconds=5.0, save_every=200
+    )
+    return config

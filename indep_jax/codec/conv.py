@@ -1,0 +1,156 @@
+"""1-D convolutions of EnCodec: padded to keep whole frames, weight-normalised, polyphase.
+
+Arrays are [batch, time, channels]. Strided and transposed convolutions always have kernel
+2 * stride here, as in SEANet, and run as a two-tap convolution on blocks of `stride` frames
+folded into channels: the same values, and gradients that stay on the fast path of every backend
+(XLA on CPU is tens of times slower with input or kernel dilation).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def pad(x_BxTxC, left: int, right: int, mode: str):
+    """Pads time; `mode` is constant (zeros) or reflect.
+
+    A reflection longer than the signal first extends the signal with zeros and drops the surplus
+    afterwards, as EnCodec does for very short inputs.
+    """
+    if mode == "constant" or left == right == 0:
+        return jnp.pad(x_BxTxC, ((0, 0), (left, right), (0, 0)))
+    extra = max(0, max(left, right) - x_BxTxC.shape[1] + 1)
+    x_BxTxC = jnp.pad(x_BxTxC, ((0, 0), (0, extra), (0, 0)))
+    x_BxTxC = jnp.pad(x_BxTxC, ((0, 0), (left, right), (0, 0)), mode="reflect")
+    return x_BxTxC[:, : x_BxTxC.shape[1] - extra]
+
+
+def convolve(x_BxTxC, kernel_KxCxF, dilation: int = 1):
+    """Valid cross-correlation over time; output [batch, time - dilation * (K - 1), F]."""
+    taps, channels, features = kernel_KxCxF.shape
+    if channels == 1:
+        # One matrix product on shifted copies: XLA on CPU spends ten times as long on a
+        # convolution of a single channel, and accelerators do not mind.
+        time = x_BxTxC.shape[1] - dilation * (taps - 1)
+        shifted = [x_BxTxC[:, i * dilation : i * dilation + time] for i in range(taps)]
+        return jnp.concatenate(shifted, axis=-1) @ kernel_KxCxF.reshape(taps, features)
+    return jax.lax.conv_general_dilated(
+        x_BxTxC,
+        kernel_KxCxF,
+        window_strides=(1,),
+        padding="VALID",
+        rhs_dilation=(dilation,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+
+
+class _Weight(nn.Module):
+    """The kernel of a convolution, direct or as weight norm's direction and gain.
+
+    shape [taps, in, out]. The gain has one entry per channel of `gain_axis`: the output for a
+    convolution, the input for a transposed one (PyTorch's weight_norm with dim=0 on its
+    layouts of both).
+    """
+
+    norm: str
+    gain_axis: int = 2
+
+    @nn.compact
+    def __call__(self, shape):
+        # PyTorch's default, uniform in +-1/sqrt(fan_in); its fan-in of a transposed convolution
+        # counts output channels.
+        def init(key, shape, dtype=jnp.float32):
+            if self.gain_axis == 1:
+                return _uniform_fan_in(key, (shape[0], shape[2], shape[1]), dtype).swapaxes(1, 2)
+            return _uniform_fan_in(key, shape, dtype)
+
+        if self.norm == "none":
+            return self.param("kernel", init, shape)
+        direction = self.param("direction", init, shape)
+        axes = (0, 3 - self.gain_axis)
+
+        def length(kernel):
+            return jnp.sqrt(jnp.sum(jnp.square(kernel), axis=axes, keepdims=True))
+
+        gain = self.param(
+            "gain", lambda _: length(direction).reshape(shape[self.gain_axis]).astype(jnp.float32)
+        )
+        gain = gain[:, None] if self.gain_axis == 1 else gain
+        return direction * (gain / length(direction))
+
+
+class Conv(nn.Module):
+    """Convolution whose output has ceil(time / stride) frames.
+
+    [batch, time, in] -> [batch, ceil(time / stride), features]. `causal` pads on the left only.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    dilation: int = 1
+    causal: bool = False
+    pad_mode: str = "constant"
+    norm: str = "weight_norm"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxTxC):
+        channels = x_BxTxC.shape[-1]
+        kernel = _Weight(self.norm, name="weight")((self.kernel_size, channels, self.features))
+        bias = self.param(
+            "bias", _bias_init(self.kernel_size * channels), (self.features,)
+        )
+        total = (self.kernel_size - 1) * self.dilation + 1 - self.stride
+        right = 0 if self.causal else total // 2
+        extra = -x_BxTxC.shape[1] % self.stride
+        x = pad(x_BxTxC.astype(self.dtype), total - right, right + extra, self.pad_mode)
+        kernel = kernel.astype(self.dtype)
+        if self.stride > 1:
+            _require_double_stride(self.kernel_size, self.stride)
+            x = x.reshape(x.shape[0], -1, self.stride * channels)
+            kernel = kernel.reshape(2, self.stride * channels, self.features)
+        return convolve(x, kernel, self.dilation) + bias.astype(self.dtype)
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution: [batch, time, in] -> [batch, time * stride, features].
+
+    The full output is `stride` samples longer; they are trimmed on the right when causal, else
+    half on each side (the larger half left).
+    """
+
+    features: int
+    stride: int
+    causal: bool = False
+    norm: str = "weight_norm"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxTxC):
+        batch, time, channels = x_BxTxC.shape
+        taps = 2 * self.stride
+        kernel = _Weight(self.norm, gain_axis=1, name="weight")((taps, channels, self.features))
+        bias = self.param("bias", _bias_init(taps * self.features), (self.features,))
+        # Output block m, of `stride` samples, is x[m] through the kernel's first half plus
+        # x[m - 1] through its second.
+        halves = kernel.astype(self.dtype).reshape(2, self.stride, channels, self.features)
+        two_taps = halves[::-1].swapaxes(1, 2).reshape(2, channels, self.stride * self.features)
+        x = jnp.pad(x_BxTxC.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))
+        y = convolve(x, two_taps).reshape(batch, (time + 1) * self.stride, self.features)
+        left = 0 if self.causal else self.stride - self.stride // 2
+        return y[:, left : left + time * self.stride] + bias.astype(self.dtype)
+
+
+def _bias_init(fan_in: int):
+    bound = fan_in**-0.5
+    return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
+def _require_double_stride(kernel_size: int, stride: int):
+    if kernel_size != 2 * stride:
+        raise ValueError(
+            f"a convolution of stride {stride} needs kernel {2 * stride}, not {kernel_size}"
+        )

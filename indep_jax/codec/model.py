@@ -1,0 +1,141 @@
+"""The codec as one Flax module: encoder, residual quantizer, decoder."""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from indep_jax.codec import quantizer
+from indep_jax.codec.seanet import Decoder, Encoder
+
+
+class Encoded(NamedTuple):
+    """Tokens of a batch of waveforms.
+
+    codes: int32 [batch, frames, codebooks].
+    scales: [batch, chunks] factors of level-normalised models, else None.
+    length: samples of the waveform that was encoded, to which decoding trims.
+    """
+
+    codes: jax.Array
+    scales: jax.Array | None
+    length: int
+
+
+class Codec(nn.Module):
+    """EnCodec. Variables: `params` (encoder, decoder) and `codebook` (see quantizer.py).
+
+    Waveforms are [batch, time, channels] in [-1, 1] at `sample_rate` Hz, latents
+    [batch, frames, dimension] with frames = ceil(time / hop).
+    """
+
+    sample_rate: int
+    channels: int
+    causal: bool
+    n_filters: int
+    ratios: tuple[int, ...]
+    dimension: int
+    residual_layers: int
+    kernel: int
+    residual_kernel: int
+    last_kernel: int
+    dilation_base: int
+    compress: int
+    lstm_layers: int
+    pad_mode: str
+    conv_shortcut: bool
+    norm: str
+    codebooks: int
+    codebook_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.ratios)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop
+
+    def setup(self):
+        shared = dict(
+            n_filters=self.n_filters,
+            ratios=self.ratios,
+            residual_layers=self.residual_layers,
+            kernel=self.kernel,
+            residual_kernel=self.residual_kernel,
+            last_kernel=self.last_kernel,
+            dilation_base=self.dilation_base,
+            compress=self.compress,
+            lstm_layers=self.lstm_layers,
+            conv_shortcut=self.conv_shortcut,
+            conv=dict(
+                causal=self.causal, pad_mode=self.pad_mode, norm=self.norm, dtype=self.dtype
+            ),
+        )
+        self.encoder = Encoder(dimension=self.dimension, **shared)
+        self.decoder = Decoder(channels=self.channels, **shared)
+        self.codebook = {
+            name: self.variable("codebook", name, lambda value=value: value)
+            for name, value in quantizer.empty(
+                self.codebooks, self.codebook_size, self.dimension
+            ).items()
+        }
+
+    def _codebook(self) -> dict:
+        return {name: variable.value for name, variable in self.codebook.items()}
+
+    def __call__(self, x_BxTxC):
+        """The waveform through encoder, quantizer and decoder, same shape."""
+        encoded = self.encode(x_BxTxC)
+        return self.decode(encoded.codes)[:, : encoded.length]
+
+    def latents(self, x_BxTxC):
+        """Waveform -> latents, the encoder alone."""
+        return self.encoder(x_BxTxC).astype(jnp.promote_types(self.dtype, jnp.float32))
+
+    def synthesize(self, z_BxTxD):
+        """Latents -> waveform [batch, frames * hop, channels], the decoder alone."""
+        return self.decoder(z_BxTxD).astype(jnp.promote_types(self.dtype, jnp.float32))
+
+    def quantize(self, z_BxTxD, active=None) -> quantizer.Quantized:
+        """Latents -> codes, vectors and losses; see quantizer.quantize."""
+        return quantizer.quantize(self._codebook(), z_BxTxD, active)
+
+    def encode(self, x_BxTxC) -> Encoded:
+        """Waveform -> tokens."""
+        codes = self.quantize(self.latents(x_BxTxC)).codes
+        return Encoded(codes=codes, scales=None, length=x_BxTxC.shape[1])
+
+    def decode(self, codes_BxTxK):
+        """Codes -> waveform [batch, frames * hop, channels]."""
+        return self.synthesize(quantizer.decode(self._codebook(), codes_BxTxK))
+
+
+def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> Codec:
+    """The module of a config's `model` section; see configs/encodec_32khz.py for the fields.
+
+    Raises ValueError for a field that cannot be: one line that names it.
+    """
+    fields = dict(model)
+    fields["ratios"] = tuple(fields["ratios"])
+    if not fields["ratios"] or any(r < 2 for r in fields["ratios"]):
+        raise ValueError(f"model.ratios must all be at least 2, not {fields['ratios']}")
+    choices = dict(pad_mode=("constant", "reflect"), norm=("weight_norm", "none"))
+    for name, allowed in choices.items():
+        if fields[name] not in allowed:
+            raise ValueError(f"model.{name} must be one of {allowed}, not {fields[name]!r}")
+    positive = ("sample_rate", "channels", "n_filters", "dimension", "kernel", "residual_kernel")
+    for name in positive:
+        if fields[name] < 1:
+            raise ValueError(f"model.{name} must be at least 1, not {fields[name]}")
+    for name, value in dict(codebooks=codebooks, codebook_size=codebook_size).items():
+        if value < 1:
+            raise ValueError(f"quantizer.{name} must be at least 1, not {value}")
+    return Codec(
+        **fields, codebooks=codebooks, codebook_size=codebook_size, dtype=jnp.dtype(dtype)
+    )

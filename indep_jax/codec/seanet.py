@@ -1,0 +1,170 @@
+"""SEANet encoder and decoder (Tagliasacchi et al. 2020; EnCodec, Défossez et al. 2022)."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from indep_jax.codec.conv import Conv, ConvTranspose
+
+
+class LSTM(nn.Module):
+    """One LSTM layer over time, [batch, time, features] -> the same shape, zero initial state.
+
+    PyTorch's arrangement: gates in the order input, forget, cell, output and two biases.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxTxH):
+        batch, _, features = x_BxTxH.shape
+        bound = features**-0.5
+
+        def uniform(key, shape):
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+        input_kernel = self.param("input_kernel", uniform, (features, 4 * features))
+        hidden_kernel = self.param("hidden_kernel", uniform, (features, 4 * features))
+        input_bias = self.param("input_bias", uniform, (4 * features,))
+        hidden_bias = self.param("hidden_bias", uniform, (4 * features,))
+        x = x_BxTxH.astype(self.dtype)
+        # The input's part of the gates has no recurrence: one matrix product for all steps.
+        gates_BxTx4H = x @ input_kernel.astype(self.dtype)
+        gates_BxTx4H += (input_bias + hidden_bias).astype(self.dtype)
+        recurrent = hidden_kernel.astype(self.dtype)
+
+        def step(carry, gates_Bx4H):
+            hidden, cell = carry
+            i, f, g, o = jnp.split(gates_Bx4H + hidden @ recurrent, 4, axis=-1)
+            cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+            hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
+            return (hidden, cell), hidden
+
+        zero = jnp.zeros((batch, features), self.dtype)
+        _, hidden_TxBxH = jax.lax.scan(step, (zero, zero), gates_BxTx4H.swapaxes(0, 1))
+        return hidden_TxBxH.swapaxes(0, 1)
+
+
+class ResidualLSTM(nn.Module):
+    """A stack of LSTM layers with one skip connection around it."""
+
+    layers: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxTxH):
+        y = x_BxTxH
+        for i in range(self.layers):
+            y = LSTM(self.dtype, name=f"layer_{i}")(y)
+        return x_BxTxH + y
+
+
+class ResidualBlock(nn.Module):
+    """ELU, convolution to dim / compress, ELU, 1 x 1 convolution back, plus the skip."""
+
+    kernel_size: int
+    dilation: int
+    compress: int
+    conv_shortcut: bool
+    conv: dict  # what every convolution of the network shares: causal, pad_mode, norm, dtype
+
+    @nn.compact
+    def __call__(self, x_BxTxC):
+        features = x_BxTxC.shape[-1]
+        y = Conv(
+            features // self.compress,
+            self.kernel_size,
+            dilation=self.dilation,
+            name="conv_0",
+            **self.conv,
+        )(nn.elu(x_BxTxC))
+        y = Conv(features, 1, name="conv_1", **self.conv)(nn.elu(y))
+        if self.conv_shortcut:
+            x_BxTxC = Conv(features, 1, name="shortcut", **self.conv)(x_BxTxC)
+        return x_BxTxC + y
+
+
+class Encoder(nn.Module):
+    """[batch, time, channels] waveform -> [batch, ceil(time / hop), dimension] latents.
+
+    `ratios` are in the decoder's order; the encoder applies them reversed.
+    """
+
+    n_filters: int
+    ratios: Sequence[int]
+    dimension: int
+    residual_layers: int
+    kernel: int
+    residual_kernel: int
+    last_kernel: int
+    dilation_base: int
+    compress: int
+    lstm_layers: int
+    conv_shortcut: bool
+    conv: dict
+
+    @nn.compact
+    def __call__(self, x_BxTxC):
+        features = self.n_filters
+        x = Conv(features, self.kernel, name="conv_in", **self.conv)(x_BxTxC)
+        for i, ratio in enumerate(reversed(self.ratios)):
+            for j in range(self.residual_layers):
+                x = ResidualBlock(
+                    self.residual_kernel,
+                    self.dilation_base**j,
+                    self.compress,
+                    self.conv_shortcut,
+                    self.conv,
+                    name=f"residual_{i}_{j}",
+                )(x)
+            features *= 2
+            x = Conv(features, 2 * ratio, ratio, name=f"down_{i}", **self.conv)(nn.elu(x))
+        if self.lstm_layers:
+            x = ResidualLSTM(self.lstm_layers, self.conv["dtype"], name="lstm")(x)
+        return Conv(self.dimension, self.last_kernel, name="conv_out", **self.conv)(nn.elu(x))
+
+
+class Decoder(nn.Module):
+    """[batch, frames, dimension] latents -> [batch, frames * hop, channels] waveform."""
+
+    channels: int
+    n_filters: int
+    ratios: Sequence[int]
+    residual_layers: int
+    kernel: int
+    residual_kernel: int
+    last_kernel: int
+    dilation_base: int
+    compress: int
+    lstm_layers: int
+    conv_shortcut: bool
+    conv: dict
+
+    @nn.compact
+    def __call__(self, z_BxTxD):
+        features = self.n_filters * 2 ** len(self.ratios)
+        x = Conv(features, self.kernel, name="conv_in", **self.conv)(z_BxTxD)
+        if self.lstm_layers:
+            x = ResidualLSTM(self.lstm_layers, self.conv["dtype"], name="lstm")(x)
+        for i, ratio in enumerate(self.ratios):
+            features //= 2
+            x = ConvTranspose(
+                features,
+                ratio,
+                self.conv["causal"],
+                self.conv["norm"],
+                self.conv["dtype"],
+                name=f"up_{i}",
+            )(nn.elu(x))
+            for j in range(self.residual_layers):
+                x = ResidualBlock(
+                    self.residual_kernel,
+                    self.dilation_base**j,
+                    self.compress,
+                    self.conv_shortcut,
+                    self.conv,
+                    name=f"residual_{i}_{j}",
+                )(x)
+        return Conv(self.channels, self.last_kernel, name="conv_out", **self.conv)(nn.elu(x))

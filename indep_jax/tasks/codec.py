@@ -1,0 +1,478 @@
+"""Training EnCodec: adversarial reconstruction, and codebooks pushed towards independence."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+
+from indep_jax import data, independence
+from indep_jax.codec import balancer, discriminator, model, quantizer
+from indep_jax.metrics import reconstruction
+from indep_jax.signal import losses, mel
+from indep_jax.training.loop import Evaluation
+
+LOSSES = ("none", "permutation", "dhsic", "covariance")
+
+
+class Generated(NamedTuple):
+    """What one pass of the generator gives to the losses."""
+
+    audio: jax.Array  # [batch, time, channels], the reconstruction
+    commitment: jax.Array
+    streams: jax.Array | None  # [batch, frames, codebooks, dim], for the independence loss
+
+
+class CodecTask:
+    """The codec's training run: see training.loop.Task for what the loop asks of it.
+
+    State: step; params {generator, discriminator}; collections {codebook, balancer}; opt_state
+    {generator, discriminator}; ema, the moving average of the generator's params.
+
+    A run has up to three programs. `autoencoder` (quantizer.warmup_steps of them, none in the
+    published recipe): reconstruction losses alone, no quantizer, no discriminator. `codec`: the
+    whole recipe. `codec_joined`: the same where the independence loss joins the streams of
+    several training batches (Lemercier et al. 2024, the macro-batch).
+    """
+
+    placement = ()
+
+    def __init__(self, config):
+        _check(config)
+        self.config = config
+        self.codec = model.from_config(
+            config.model, config.quantizer.codebooks, config.quantizer.codebook_size, config.dtype
+        )
+        self.discriminator = discriminator.Discriminator(
+            config.discriminator.filters,
+            tuple(config.discriminator.n_ffts),
+            jnp.dtype(config.dtype),
+        )
+        self.seconds_per_batch = config.batch_size * config.data.segment_seconds
+        # Vectors that one step would assign to each code if all were used evenly.
+        frames = -(-round(config.data.segment_seconds * config.model.sample_rate) // self.codec.hop)
+        self._even_count = config.batch_size * frames / config.quantizer.codebook_size
+        self.programs = dict(
+            autoencoder=self._autoencoder_step,
+            codec=self._codec_step,
+            codec_joined=self._codec_joined_step,
+        )
+
+    @property
+    def dataset(self):
+        """Training batches by index: dict(audio [batch, time, channels], file [batch])."""
+        return self._segments
+
+    def open(self) -> "CodecTask":
+        """Opens the audio source; apart from the constructor so that a model needs no data."""
+        config = self.config
+        shape = dict(sample_rate=config.model.sample_rate, channels=config.model.channels)
+        self._segments = data.segments(
+            data.open_source(config.data.source, "train"),
+            seed=config.seed,
+            batch_size=config.batch_size,
+            seconds=config.data.segment_seconds,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **shape,
+        )
+        self._held_out = data.excerpts(
+            data.open_source(config.data.source, "valid"),
+            seconds=config.evaluate_seconds,
+            items=config.evaluate_items,
+            **shape,
+        )
+        return self
+
+    # What the loop calls.
+
+    def init(self, rng, batch) -> dict:
+        """The first state, from random weights and empty codebooks."""
+        generator_key, discriminator_key = jax.random.split(rng)
+        variables = self.codec.init(generator_key, batch["audio"])
+        params = dict(
+            generator=variables["params"],
+            discriminator=self.discriminator.init(discriminator_key, batch["audio"])["params"],
+        )
+        optimizer = self._optimizer()
+        return dict(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            collections=dict(
+                codebook=variables["codebook"],
+                balancer=balancer.init(("adversarial", "feature", "l1", "mel")),
+            ),
+            opt_state={name: optimizer.init(tree) for name, tree in params.items()},
+            ema=jax.tree.map(jnp.copy, params["generator"]),
+        )
+
+    def plan(self, step: int) -> tuple[str, int]:
+        """The program of a step, and how many batches it sees."""
+        loss = self.config.loss.independence
+        quantized = step - self.config.quantizer.warmup_steps
+        if quantized < 0:
+            return "autoencoder", 1
+        due = loss.kind != "none" and (quantized + 1) % loss.every == 0
+        if due and loss.macro_batch > 1 and step + 1 >= loss.macro_batch:
+            return "codec_joined", loss.macro_batch
+        return "codec", 1
+
+    def before_step(self, step: int, state: dict, read) -> dict:
+        """Fits the codebooks by k-means where quantization begins."""
+        if step != self.config.quantizer.warmup_steps:
+            return state
+        settings = self.config.quantizer
+        audio = jnp.concatenate([read(step + i)["audio"] for i in range(settings.kmeans_batches)])
+        key = jax.random.fold_in(jax.random.key(self.config.seed), step)
+        codebook = self.initial_codebook(state["params"]["generator"], audio, key)
+        # The balancer's averages belong to other gradients before quantization.
+        fresh = jax.tree.map(jnp.zeros_like, state["collections"]["balancer"])
+        return {**state, "collections": dict(codebook=codebook, balancer=fresh)}
+
+    def evaluate(self, state: dict) -> Evaluation:
+        """Reconstructs held-out excerpts with the averaged weights."""
+        audio = self._held_out["audio"]
+        quantized = int(state["step"]) > self.config.quantizer.warmup_steps
+        variables = dict(params=state["ema"], codebook=state["collections"]["codebook"])
+        decoded, codes = zip(
+            *(self._reconstruct(variables, item[None], quantized=quantized) for item in audio)
+        )
+        decoded = np.concatenate(decoded)[:, : audio.shape[1]]
+        rate = self.config.model.sample_rate
+        first = np.moveaxis(audio, -1, 1).reshape(-1, audio.shape[1])
+        second = np.moveaxis(decoded, -1, 1).reshape(first.shape)
+        scalars = dict(
+            si_snr_db=float(np.median(reconstruction.si_snr(first, second))),
+            mel_distance=float(np.mean(reconstruction.mel_distance(first, second, rate))),
+        )
+        if quantized:
+            size = self.config.quantizer.codebook_size
+            perplexity = quantizer.perplexity(jnp.concatenate(codes), size)
+            scalars |= {f"perplexity_{k}": float(p) for k, p in enumerate(perplexity)}
+        sounds = {}
+        for i in range(min(4, len(audio))):
+            sounds[f"{i}_original"] = (audio[i], rate)
+            sounds[f"{i}_reconstruction"] = (decoded[i], rate)
+        figures = dict(mel=_mel_figure(first[:4], second[:4], rate))
+        return Evaluation(scalars, sounds, figures)
+
+    # The steps.
+
+    def _autoencoder_step(self, state, batch, rng):
+        """Reconstruction without quantizer or discriminator."""
+        del rng
+        audio, params = batch["audio"], state["params"]["generator"]
+
+        def generate(params):
+            latents = self._apply(params, audio, method="latents")
+            return self._apply(params, latents, method="synthesize")[:, : audio.shape[1]]
+
+        decoded, backward = jax.vjp(generate, params)
+        values, gradients = self._reconstruction_gradients(audio, decoded)
+        balanced, joined, metrics = self._balance(state, values, gradients)
+        (gradient,) = backward(joined)
+        state = self._update_generator(state, gradient)
+        return _advance(state, balancer=balanced), metrics
+
+    def _codec_step(self, state, batch, rng):
+        return self._quantized_step(state, batch, None, rng)
+
+    def _codec_joined_step(self, state, batch, rng):
+        return self._quantized_step(state, batch["current"], batch["history"], rng)
+
+    def _quantized_step(self, state, batch, history, rng):
+        """Discriminator, then generator, then codebooks."""
+        config, loss = self.config, self.config.loss.independence
+        audio, params = batch["audio"], state["params"]["generator"]
+        codebook = state["collections"]["codebook"]
+        dropout_key, expire_key, loss_key = jax.random.split(rng, 3)
+        active = None
+        if config.quantizer.dropout:
+            active = jax.random.randint(dropout_key, (), 1, config.quantizer.codebooks + 1)
+
+        # The encoder's pass is kept apart from the rest: the independence loss goes through it
+        # alone, and its gradient is measured against the others'.
+        latents, encoder_backward = jax.vjp(
+            lambda encoder: self._apply(
+                {**params, "encoder": encoder}, audio, method="latents"
+            ),
+            params["encoder"],
+        )
+
+        def generate(decoder, latents):
+            q = quantizer.quantize(codebook, latents, active)
+            decoded = self._apply({**params, "decoder": decoder}, q.output, method="synthesize")
+            return (decoded[:, : audio.shape[1]], q.commitment), q
+
+        (decoded, commitment), backward, quantized = jax.vjp(
+            generate, params["decoder"], latents, has_aux=True
+        )
+
+        state, discriminator_loss = self._update_discriminator(state, audio, decoded)
+        values, gradients = self._reconstruction_gradients(audio, decoded)
+        adversary = self._adversarial_gradients(state, audio, decoded)
+        values, gradients = values | adversary[0], gradients | adversary[1]
+        balanced, joined, metrics = self._balance(state, values, gradients)
+
+        decoder_gradient, latent_gradient = backward(
+            (joined, jnp.full_like(commitment, config.loss.commitment))
+        )
+        (encoder_gradient,) = encoder_backward(latent_gradient)
+        metrics |= dict(
+            commitment=commitment,
+            discriminator=discriminator_loss,
+            perplexity=jnp.mean(
+                quantizer.perplexity(quantized.codes, config.quantizer.codebook_size)
+            ),
+        )
+
+        if loss.kind != "none" and (history is not None or loss.macro_batch == 1):
+            if history is None:
+                value, stream_backward = jax.vjp(
+                    lambda z: self._independence(loss_key, codebook, z, batch["file"]), latents
+                )
+                (term,) = encoder_backward(stream_backward(jnp.ones_like(value))[0])
+            else:
+                value, term = jax.value_and_grad(self._joined_independence)(
+                    params["encoder"], params, codebook, history, loss_key
+                )
+            step = state["step"] - config.quantizer.warmup_steps
+            due = (step + 1) % loss.every == 0
+            ramp = jnp.minimum(1.0, (step + 1) / max(1, loss.warmup_steps))
+            weight = jnp.where(due, loss.weight * ramp, 0.0)
+            norm, term_norm = optax.global_norm(encoder_gradient), optax.global_norm(term)
+            metrics |= dict(
+                independence=value, independence_gradient_ratio=weight * term_norm / norm
+            )
+            encoder_gradient = jax.tree.map(
+                lambda g, t: g + weight * t, encoder_gradient, term
+            )
+
+        state = self._update_generator(
+            state, dict(encoder=encoder_gradient, decoder=decoder_gradient)
+        )
+        codebook = quantizer.update(
+            codebook,
+            quantized.inputs,
+            quantized.codes,
+            expire_key,
+            decay=config.quantizer.decay,
+            expire_below=config.quantizer.expire_below,
+            active=active,
+        )
+        return _advance(state, balancer=balanced, codebook=codebook), metrics
+
+    # The terms of the loss.
+
+    def _reconstruction_gradients(self, audio, decoded):
+        """Values and gradients at the decoded waveform of the losses that need no network."""
+        config = self.config
+
+        def fold(x):  # channels are items of their own to the mel loss
+            return jnp.moveaxis(x, -1, 1).reshape(-1, x.shape[1])
+
+        terms = dict(
+            l1=lambda y: losses.l1(audio, y, relative=config.loss.relative_l1),
+            mel=lambda y: losses.multi_scale_mel(
+                fold(audio), fold(y), config.model.sample_rate
+            ),
+        )
+        pairs = {name: jax.value_and_grad(term)(decoded) for name, term in terms.items()}
+        return (
+            {name: value for name, (value, _) in pairs.items()},
+            {name: gradient for name, (_, gradient) in pairs.items()},
+        )
+
+    def _adversarial_gradients(self, state, audio, decoded):
+        """The same for the losses through the discriminator, which is not changed."""
+        variables = dict(params=state["params"]["discriminator"])
+        real = self.discriminator.apply(variables, audio)
+
+        def both(y):
+            fake = self.discriminator.apply(variables, y)
+            return discriminator.adversarial_loss(fake), discriminator.feature_loss(real, fake)
+
+        (adversarial, feature), backward = jax.vjp(both, decoded)
+        one, zero = jnp.ones_like(adversarial), jnp.zeros_like(adversarial)
+        gradients = dict(adversarial=backward((one, zero))[0], feature=backward((zero, one))[0])
+        return dict(adversarial=adversarial, feature=feature), gradients
+
+    def _balance(self, state, values, gradients):
+        """Joins the gradients by weight; returns (balancer state, gradient, metrics)."""
+        config = self.config.loss
+        old = state["collections"]["balancer"]
+        weights = {name: config[name] for name in values}
+        new, joined, norms = balancer.combine(
+            old, gradients, weights, decay=config.balancer_decay
+        )
+        new = dict(norms={**old["norms"], **new["norms"]}, weight=new["weight"])
+        # Items have gradients of unit norm, which add up over a batch; in the published run over
+        # the 8 items of a device. So scaled, the other terms' weights mean the same at any batch.
+        batch = next(iter(gradients.values())).shape[0]
+        joined = joined * (config.reference_batch / batch)
+        total = sum(weights.values())
+        metrics = dict(values)
+        metrics["loss"] = sum(
+            weights[name] / total / (norms[name] + 1e-12) * values[name] for name in values
+        )
+        metrics |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+        return new, joined, metrics
+
+    def _streams(self, codebook, latents):
+        """The codebooks' streams [batch, frames, codebooks, dim] that are to be independent."""
+        loss = self.config.loss.independence
+        q = quantizer.quantize(codebook, latents)
+        streams = q.vectors if loss.streams == "codes" else q.inputs
+        pattern = "delay" if loss.delay else "parallel"
+        return independence.align(streams, independence.delays(pattern, streams.shape[2]))
+
+    def _independence(self, key, codebook, latents, files):
+        """The loss, unweighted, of latents [batch, frames, dim] of the given source files."""
+        loss = self.config.loss.independence
+        streams = self._streams(codebook, latents)
+        segments = files if loss.exclude_files else None
+        if loss.kind == "covariance":
+            return independence.covariance(streams, segments=segments)
+        shared = dict(bandwidths=loss.bandwidths, segments=segments, block=loss.block)
+        if loss.kind == "dhsic":
+            return independence.dhsic(streams, **shared)
+        if loss.published:
+            shared = dict(published=True, batch=streams.shape[0], block=loss.block)
+        return independence.permutation_mmd(key, streams, **shared)
+
+    def _joined_independence(self, encoder, params, codebook, history, key):
+        """The loss of the streams of several batches [m, batch, ...], each encoded anew in the
+        backward pass; the codebooks are those of this step and are not updated."""
+
+        @jax.checkpoint
+        def encode(audio):
+            return self._apply({**params, "encoder": encoder}, audio, method="latents")
+
+        _, latents = jax.lax.scan(lambda _, audio: (None, encode(audio)), None, history["audio"])
+        latents = latents.reshape(-1, *latents.shape[2:])
+        return self._independence(key, codebook, latents, history["file"].reshape(-1))
+
+    # Updates.
+
+    def _optimizer(self):
+        settings = self.config.optimizer
+        if settings.schedule == "cosine":
+            rate = optax.warmup_cosine_decay_schedule(
+                0.0, settings.learning_rate, settings.warmup_steps, self.config.steps
+            )
+        else:
+            rate = optax.warmup_constant_schedule(
+                0.0 if settings.warmup_steps else settings.learning_rate,
+                settings.learning_rate,
+                settings.warmup_steps,
+            )
+        return optax.adam(rate, *settings.betas)
+
+    def _step_optimizer(self, state, name, gradient):
+        params, opt_state = state["params"][name], state["opt_state"][name]
+        updates, opt_state = self._optimizer().update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        return {
+            **state,
+            "params": {**state["params"], name: params},
+            "opt_state": {**state["opt_state"], name: opt_state},
+        }
+
+    def _update_generator(self, state, gradient):
+        state = self._step_optimizer(state, "generator", gradient)
+        decay = self.config.optimizer.ema_decay
+        ema = jax.tree.map(
+            lambda a, p: decay * a + (1 - decay) * p, state["ema"], state["params"]["generator"]
+        )
+        return {**state, "ema": ema}
+
+    def _update_discriminator(self, state, audio, decoded):
+        decoded = jax.lax.stop_gradient(decoded)
+
+        def loss(params):
+            real = self.discriminator.apply(dict(params=params), audio)
+            fake = self.discriminator.apply(dict(params=params), decoded)
+            return discriminator.discriminator_loss(real, fake)
+
+        value, gradient = jax.value_and_grad(loss)(state["params"]["discriminator"])
+        return self._step_optimizer(state, "discriminator", gradient), value
+
+    # The model.
+
+    def _apply(self, params, x, *, method):
+        # The encoder and the decoder alone read no codebook, but the module asks for one.
+        codec = self.codec
+        codebook = quantizer.empty(codec.codebooks, codec.codebook_size, codec.dimension)
+        return codec.apply(dict(params=params, codebook=codebook), x, method=method)
+
+    def initial_codebook(self, params, audio, key) -> dict:
+        """Codebooks by k-means on the latents of audio [batch, time, channels]."""
+        return self._fit(params, audio, key)
+
+    @partial(jax.jit, static_argnums=0)
+    def _fit(self, params, audio, key):
+        settings = self.config.quantizer
+        latents = self._apply(params, audio, method="latents")
+        return quantizer.initialize(
+            latents.reshape(-1, latents.shape[-1]),
+            settings.codebooks,
+            settings.codebook_size,
+            key,
+            settings.kmeans_iterations,
+            self._even_count,
+        )
+
+    @partial(jax.jit, static_argnums=0, static_argnames="quantized")
+    def _reconstruct(self, variables, audio, *, quantized):
+        latents = self.codec.apply(variables, audio, method="latents")
+        q = self.codec.apply(variables, latents, method="quantize")
+        z = q.output if quantized else latents
+        return self.codec.apply(variables, z, method="synthesize"), q.codes
+
+
+def _advance(state, **collections):
+    """The state one step on, with some of its collections replaced."""
+    return {
+        **state,
+        "step": state["step"] + 1,
+        "collections": {**state["collections"], **collections},
+    }
+
+
+def _check(config):
+    """Raises ValueError, one line that names the field, for what no run can have."""
+    loss = config.loss.independence
+    if loss.kind not in LOSSES:
+        raise ValueError(f"loss.independence.kind must be one of {LOSSES}, not {loss.kind!r}")
+    if loss.streams not in ("codes", "inputs"):
+        raise ValueError(
+            f"loss.independence.streams must be 'codes' or 'inputs', not {loss.streams!r}"
+        )
+    if loss.every < 1 or loss.macro_batch < 1:
+        raise ValueError("loss.independence.every and .macro_batch must be at least 1")
+    if config.optimizer.schedule not in ("constant", "cosine"):
+        raise ValueError(
+            f"optimizer.schedule must be 'constant' or 'cosine', not {config.optimizer.schedule!r}"
+        )
+
+
+def _mel_figure(originals, reconstructions, sample_rate: int) -> matplotlib.figure.Figure:
+    """Mel spectrograms, dB, of some items [items, time] above their reconstructions."""
+    figure = matplotlib.figure.Figure(figsize=(3 * len(originals), 4), layout="constrained")
+    axes = figure.subplots(2, len(originals), squeeze=False)
+    for column, pair in enumerate(zip(originals, reconstructions)):
+        spectra = [
+            10 * losses.log_mel(mel.mel_spectrogram(x[None], sample_rate, 1024)[0]).T for x in pair
+        ]
+        top = float(np.max(spectra[0]))
+        for row, spectrum in enumerate(spectra):
+            axes[row, column].imshow(
+                spectrum, origin="lower", aspect="auto", vmin=top - 60, vmax=top
+            )
+            axes[row, column].set(xticks=[], yticks=[])
+    axes[0, 0].set_ylabel("original")
+    axes[1, 0].set_ylabel("reconstruction")
+    return figure
