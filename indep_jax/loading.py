@@ -133,8 +133,10 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
         sample_rate=module.sample_rate,
         channels=module.channels,
     )
-    init_key, kmeans_key = jax.random.split(jax.random.key(seed))
     frame = jnp.zeros((1, module.hop, module.channels))  # parameters do not depend on the length
+    # This generator compiles several times faster than the default, of which jit(init) holds one
+    # instance per parameter.
+    init_key = jax.random.key(seed, impl="unsafe_rbg")
     params = jax.jit(module.init)(init_key, frame)["params"]
     empty = quantizer.empty(module.codebooks, module.codebook_size, module.dimension)
     latents = jax.jit(
@@ -150,7 +152,7 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
         rows,
         module.codebooks,
         module.codebook_size,
-        kmeans_key,
+        jax.random.key(seed),
         config["quantizer"]["kmeans_iterations"],
         rows.shape[0] / module.codebook_size,
     )

@@ -90,7 +90,8 @@ def test_every_spelling_of_weight_norm_is_the_same_model(tmp_path):
     assert folded.config["model"]["norm"] == "none"
     assert new_config["model"]["norm"] == "weight_norm"
     codec = load_codec(tmp_path / "new")
-    assert relative_error(folded.decode(folded.encode(wave)), codec.decode(codec.encode(wave))) < 1e-4
+    ours, theirs = (c.decode(c.encode(wave)) for c in (folded, codec))
+    assert relative_error(ours, theirs) < 1e-4
 
 
 def test_codebook_buffers_become_moving_averages(tmp_path):
