@@ -19,15 +19,20 @@ from indep_jax.independence import kernels, mmd
 GOLDEN = Path(__file__).with_name("golden")
 
 
+def compiled(function):
+    """Jitted with little optimisation: these programs compile for longer than they run."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def jitted(loss):
-    """The loss as one compiled program per set of options: eager operations compile one by one."""
+    """The loss as one compiled program per set of options that are not arrays."""
     programs = {}
 
     def call(*args, **options):
         arrays = {name: value for name, value in options.items() if hasattr(value, "shape")}
         static = tuple((n, v) for n, v in options.items() if n not in arrays)
         if static not in programs:
-            programs[static] = jax.jit(functools.partial(loss, **dict(static)))
+            programs[static] = compiled(functools.partial(loss, **dict(static)))
         return programs[static](*args, **arrays)
 
     return call
@@ -45,7 +50,7 @@ def x64():
         yield
 
 
-def dependent_rows(seed=0, n=23, codebooks=3, dim=2):
+def dependent_rows(seed=0, n=24, codebooks=3, dim=2):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, codebooks, dim))
     x[:, 1:] = 0.6 * x[:, 1:] + 0.8 * x[:, :1] ** 2
@@ -113,10 +118,10 @@ def brute_covariance(x, ids):
     return np.mean(products) / dim**2
 
 
-SEGMENTS = np.array([0, 0, 0, 5, 5, 1, 1, 1, 1, 2, 7, 7, 7, 0, 3, 3, 3, 3, 3, 4, 4, 6, 6])
+SEGMENTS = np.array([0, 0, 0, 5, 5, 1, 1, 1, 1, 2, 7, 7, 7, 0, 3, 3, 3, 3, 3, 4, 4, 6, 6, 2])
 
 
-@pytest.mark.parametrize("block", [4, 7, 23, 64])
+@pytest.mark.parametrize("block", [7, 8, 64])
 def test_dhsic_is_the_enumerated_statistic(x64, block):
     x = dependent_rows()
     off = {"standardize": False, "bandwidths": BANDWIDTHS, "block": block}
@@ -141,45 +146,44 @@ def test_dhsic_is_the_enumerated_statistic(x64, block):
     )
 
 
-@pytest.mark.parametrize("block", [4, 7, 23, 64])
+@pytest.mark.parametrize("block", [7, 8, 64])
 def test_permutation_mmd_is_the_enumerated_statistic(x64, block):
     x, key = dependent_rows(), jax.random.key(3)
-    order = np.asarray(mmd.permutations(key, 23, 3))
-    assert (np.sort(order, axis=0) == np.arange(23)[:, None]).all()
+    order = np.asarray(mmd.permutations(key, 24, 3))
+    assert (np.sort(order, axis=0) == np.arange(24)[:, None]).all()
     assert (order[:, 0] != order[:, 1]).any() and (order[:, 1] != order[:, 2]).any()
     for segments in (None, SEGMENTS):
         value = permutation_mmd(
             key, x, bandwidths=BANDWIDTHS, standardize=False, segments=segments, block=block
         )
-        ids = np.arange(23) if segments is None else segments
+        ids = np.arange(24) if segments is None else segments
         np.testing.assert_allclose(value, brute_mmd(x, order, BANDWIDTHS, ids), rtol=1e-10)
 
 
 def test_covariance_is_the_enumerated_statistic(x64, monkeypatch):
     x = dependent_rows()
     off = covariance(x, standardize=False)
-    np.testing.assert_allclose(off, brute_covariance(x, np.arange(23)), rtol=1e-10)
-    for block in (5, 23):
+    np.testing.assert_allclose(off, brute_covariance(x, np.arange(24)), rtol=1e-10)
+    for block in (5, 24):
         monkeypatch.setattr(sys.modules["indep_jax.independence.covariance"], "BLOCK", block)
-        value = jax.jit(independence.covariance)(x, segments=SEGMENTS)
+        value = compiled(independence.covariance)(x, segments=SEGMENTS)
         np.testing.assert_allclose(value, brute_covariance(standardized(x), SEGMENTS), rtol=1e-10)
 
 
 LOSSES = {
-    "dhsic": lambda x, **kw: dhsic(x, **kw),
-    "dhsic_segments": lambda x, **kw: dhsic(x, segments=SEGMENTS, **kw),
-    "dhsic_v": lambda x, **kw: dhsic(x, diagonal=True, bandwidths="paper", **kw),
-    "mmd": lambda x, **kw: permutation_mmd(jax.random.key(1), x, **kw),
-    "mmd_segments": lambda x, **kw: permutation_mmd(
+    "dhsic": lambda x, **kw: independence.dhsic(x, **kw),
+    "dhsic_segments": lambda x, **kw: independence.dhsic(x, segments=SEGMENTS, **kw),
+    "dhsic_v": lambda x, **kw: independence.dhsic(x, diagonal=True, bandwidths="paper", **kw),
+    "mmd": lambda x, **kw: independence.permutation_mmd(jax.random.key(1), x, **kw),
+    "mmd_segments": lambda x, **kw: independence.permutation_mmd(
         jax.random.key(1), x, segments=SEGMENTS, **kw
     ),
-    "mmd_published": lambda x, **kw: permutation_mmd(
-        jax.random.key(1), x, published=True, batch=5, **kw
+    "mmd_published": lambda x, **kw: independence.permutation_mmd(
+        jax.random.key(1), x, published=True, batch=6, **kw
     ),
-    "covariance": lambda x: covariance(x),
-    "covariance_segments": lambda x: covariance(x, segments=SEGMENTS),
+    "covariance": lambda x: independence.covariance(x),
+    "covariance_segments": lambda x: independence.covariance(x, segments=SEGMENTS),
 }
-BLOCKWISE = [name for name in LOSSES if not name.startswith("covariance")]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -189,22 +193,22 @@ def test_gradient_equals_finite_differences(x64, name):
     if name == "dhsic_v":
         fixed = {"block": 8}
     x = dependent_rows()
-    loss = jax.jit(lambda x: LOSSES[name](x, **fixed))
-    gradient = jax.jit(jax.grad(loss))(x)
+    graded = compiled(jax.value_and_grad(lambda x: LOSSES[name](x, **fixed)))
+    gradient = graded(x)[1]
     rng = np.random.default_rng(5)
     for _ in range(6):
         direction = rng.normal(size=x.shape)
-        numeric = (loss(x + 1e-5 * direction) - loss(x - 1e-5 * direction)) / 2e-5
+        step = 1e-5 * direction
+        numeric = (graded(x + step)[0] - graded(x - step)[0]) / 2e-5
         np.testing.assert_allclose(np.vdot(gradient, direction), numeric, rtol=2e-6, atol=1e-9)
     assert (np.abs(gradient).max(axis=(0, 2)) > 1e-6).all()  # every codebook
 
 
-@pytest.mark.parametrize("name", BLOCKWISE)
-@pytest.mark.parametrize("block", [5, 12])
-def test_blocks_do_not_change_value_or_gradient(x64, name, block):
+@pytest.mark.parametrize("name", ["dhsic_segments", "dhsic_v", "mmd_segments", "mmd_published"])
+def test_blocks_do_not_change_value_or_gradient(x64, name):
     x = dependent_rows()
-    dense = jax.jit(jax.value_and_grad(lambda x: LOSSES[name](x, block=1024)))(x)
-    tiled = jax.jit(jax.value_and_grad(lambda x: LOSSES[name](x, block=block)))(x)
+    dense = compiled(jax.value_and_grad(lambda x: LOSSES[name](x, block=1024)))(x)
+    tiled = compiled(jax.value_and_grad(lambda x: LOSSES[name](x, block=7)))(x)
     np.testing.assert_allclose(tiled[0], dense[0], rtol=1e-11)
     np.testing.assert_allclose(tiled[1], dense[1], rtol=1e-8, atol=1e-12)
 
@@ -215,20 +219,22 @@ def test_float32_is_close_to_float64_and_bfloat16_is_promoted():
     x[:, 1] += x[:, 0]
     x = x + 10.0
     losses = {
-        "dhsic": dhsic,
-        "mmd": lambda x: permutation_mmd(jax.random.key(0), x, bandwidths="median"),
-        "covariance": covariance,
+        "dhsic": independence.dhsic,
+        "mmd": lambda x: independence.permutation_mmd(jax.random.key(0), x, bandwidths="median"),
+        "covariance": independence.covariance,
     }
     for name, loss in losses.items():
-        graded = jax.jit(jax.value_and_grad(loss))
+        graded = compiled(jax.value_and_grad(loss))
         value, gradient = graded(jnp.asarray(x))
         assert value.dtype == gradient.dtype == jnp.float32
         with jax.enable_x64(True):
-            exact, exact_gradient = graded(jnp.asarray(x, jnp.float64))
+            exact, exact_gradient = map(np.asarray, graded(x.astype(np.float64)))
             assert exact.dtype == jnp.float64
         np.testing.assert_allclose(value, exact, rtol=1e-3, atol=2e-6, err_msg=name)
         error = np.linalg.norm(gradient - exact_gradient) / np.linalg.norm(exact_gradient)
         assert error < 1e-3, name
+        if name == "mmd":  # promoted by the same lines as dhsic
+            continue
         low = jnp.asarray(x, jnp.bfloat16)
         value, gradient = graded(low)
         assert value.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
@@ -242,7 +248,7 @@ def test_published_equals_golden(x64, monkeypatch):
     golden = np.load(GOLDEN / "published_mmd.npz")
     monkeypatch.setattr(mmd, "permutations", lambda key, n, codebooks: golden["order"])
     loss = lambda x: independence.permutation_mmd(jax.random.key(0), x, published=True)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(golden["streams"])
+    value, gradient = compiled(jax.value_and_grad(loss))(golden["streams"])
     np.testing.assert_allclose(value, golden["value"], rtol=1e-10)
     np.testing.assert_allclose(gradient, golden["gradient"], rtol=1e-5, atol=1e-7)
 
@@ -296,7 +302,7 @@ def test_mean_over_all_permutations_of_the_v_statistic(x64, n, codebooks):
     def total(u, v):
         return jnp.sum(kernels.pair_sums(u, v, a, None, None, marginals=False, block=n)[0])
 
-    @jax.jit
+    @compiled
     @jax.vmap
     def v_statistic(order):
         y = jnp.take_along_axis(jnp.asarray(x), order[:, :, None], axis=0)
@@ -324,7 +330,7 @@ def test_diagonal_free_dhsic_is_unbiased_under_independence(x64, n, codebooks):
             for choice in itertools.product(everyone, repeat=codebooks - 1)
         ]
     )
-    values = jax.jit(jax.vmap(dhsic))(joined)
+    values = compiled(jax.vmap(independence.dhsic))(joined)
     assert np.abs(values).max() > 1e-2
     assert abs(np.mean(values)) < 1e-12
 
@@ -332,12 +338,12 @@ def test_diagonal_free_dhsic_is_unbiased_under_independence(x64, n, codebooks):
 def test_permutation_mmd_is_unbiased_under_independence(x64):
     x = dependent_rows(9, n=6, codebooks=2)
 
-    @jax.jit
+    @compiled
     @jax.vmap
     def draw(key):
         join, permute = jax.random.split(key)
         joined = jnp.take_along_axis(x, mmd.permutations(join, 6, 2)[:, :, None], axis=0)
-        return permutation_mmd(permute, joined)
+        return independence.permutation_mmd(permute, joined)
 
     values = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(len(values))
@@ -383,10 +389,10 @@ def test_gaussian_codebooks_have_the_closed_form(codebooks, dim, mixing):
     )
     samples = jnp.asarray(samples, jnp.float32)
     settings = {"bandwidths": a[None], "standardize": False}
-    closed = np.array(jax.lax.map(lambda x: dhsic(x, **settings), samples))
+    closed = np.array(jax.lax.map(lambda x: independence.dhsic(x, **settings), samples))
     keys = jax.random.split(jax.random.key(0), 16)
     sampled = np.array(
-        jax.lax.map(lambda kx: permutation_mmd(*kx, **settings), (keys, samples))
+        jax.lax.map(lambda kx: independence.permutation_mmd(*kx, **settings), (keys, samples))
     )
     assert truth > 1e-3
     for values in (closed, sampled):
@@ -416,17 +422,17 @@ def autoregressive(rng, files, frames, codebooks, dim, correlation):
 
 def test_leaving_out_files_removes_what_autocorrelation_feigns():
     rng = np.random.default_rng(4)
-    draws = autoregressive(rng, 12 * 32, 20, 3, 4, 0.98).reshape(12, 32, 20, 3, 4)
-    files = np.arange(32)
+    draws = autoregressive(rng, 12 * 32, 20, 3, 4, 0.98).reshape(12, 640, 3, 4)
+    files, alone = np.arange(640) // 20, np.arange(640)
     key = jax.random.key(0)
     losses = {
-        "dhsic": lambda x, s: dhsic(x, segments=s),
-        "mmd": lambda x, s: permutation_mmd(key, x, bandwidths="median", segments=s),
-        "covariance": lambda x, s: covariance(x, segments=s),
+        "dhsic": lambda x, s: independence.dhsic(x, segments=s),
+        "mmd": lambda x, s: independence.permutation_mmd(key, x, bandwidths="median", segments=s),
+        "covariance": lambda x, s: independence.covariance(x, segments=s),
     }
     for name, loss in losses.items():
-        apart = np.array(jax.lax.map(lambda x: loss(x, files), draws))
-        together = np.array(jax.lax.map(lambda x: loss(x, None), draws))
+        measure = jax.jit(lambda x, s: jax.lax.map(lambda x: loss(x, s), x))
+        apart, together = np.array(measure(draws, files)), np.array(measure(draws, alone))
         error = apart.std(ddof=1) / np.sqrt(12)
         assert abs(apart.mean()) < 4 * error, name
         assert together.mean() > 8 * error, name
@@ -464,11 +470,7 @@ def test_streams_and_rows_agree():
     assert rows.shape == (42, 3, 2)
     np.testing.assert_array_equal(rows[7:14], x[1])
     np.testing.assert_array_equal(segments, np.repeat(files, 7))
-    for loss in (
-        dhsic,
-        covariance,
-        lambda x, segments: permutation_mmd(jax.random.key(0), x, segments=segments),
-    ):
+    for loss in (dhsic, covariance):
         np.testing.assert_array_equal(loss(x, segments=files), loss(rows, segments=segments))
 
 
@@ -508,33 +510,36 @@ def test_mistakes_are_named():
             call()
 
 
-@pytest.mark.parametrize("name", ["dhsic", "mmd", "covariance"])
-@pytest.mark.parametrize("case", ["one file", "a lonely row", "one point", "one dead codebook"])
-def test_degenerate_rows_give_finite_values_and_gradients(name, case):
+GUARDED = {
+    "dhsic": lambda x, s: independence.dhsic(x, segments=s, block=5),
+    "mmd": lambda x, s: independence.permutation_mmd(
+        jax.random.key(0), x, segments=s, bandwidths="median", block=5
+    ),
+    "covariance": lambda x, s: independence.covariance(x, segments=s),
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_degenerate_rows_give_finite_values_and_gradients(name):
+    graded = compiled(jax.value_and_grad(GUARDED[name]))
     x = np.random.default_rng(0).normal(size=(12, 3, 2)).astype(np.float32)
-    segments = np.repeat(np.arange(4), 3)
-    if case == "one file":
-        segments = np.zeros(12, int)
-    if case == "a lonely row":  # rows of file 0 find partners only in the last row
-        segments = np.array([0] * 11 + [1])
-    if case == "one point":
-        x[:] = 1.7
-    if case == "one dead codebook":
-        x[:, 1] = -0.3
-    loss = {
-        "dhsic": lambda x: dhsic(x, segments=segments, block=5),
-        "mmd": lambda x: permutation_mmd(
-            jax.random.key(0), x, segments=segments, bandwidths="median", block=5
-        ),
-        "covariance": lambda x: covariance(x, segments=segments),
-    }[name]
-    value, gradient = jax.jit(jax.value_and_grad(loss))(x)
+    files = np.repeat(np.arange(4), 3)
+
+    value, gradient = graded(x, np.zeros(12, int))  # one file: no pair is left
+    assert value == 0 and not gradient.any()
+
+    lonely = np.array([0] * 11 + [1])  # the partners of eleven rows are one row
+    value, gradient = graded(x, lonely)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    if case == "one file":
-        assert value == 0 and not gradient.any()
-    if case == "one dead codebook":  # its pairs are equal: nothing to learn, nothing exploding
-        assert not gradient[:, 1].any()
-        assert np.abs(gradient).max() < 10
+
+    value, gradient = graded(np.full_like(x, 1.7), files)
+    assert np.isfinite(value) and not gradient.any()
+
+    dead = x.copy()
+    dead[:, 1] = -0.3
+    value, gradient = graded(dead, files)  # nothing to learn from it, and nothing exploding
+    assert np.isfinite(value) and not gradient[:, 1].any()
+    assert 0 < np.abs(gradient).max() < 10
 
 
 def test_median_bandwidths():
@@ -557,7 +562,7 @@ def test_median_bandwidths():
 def test_memory_is_not_quadratic():
     def temporary(n):
         x = jax.ShapeDtypeStruct((n, 4, 8), jnp.float32)
-        loss = lambda x: dhsic(x, block=128)
+        loss = lambda x: independence.dhsic(x, block=128)
         compiled = jax.jit(jax.value_and_grad(loss)).lower(x).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
@@ -576,17 +581,16 @@ files = np.arange(16) // 2
 key = jax.random.key(0)
 losses = [
     lambda x, s: independence.dhsic(x, segments=s),
-    lambda x, s: independence.dhsic(x, segments=s, block=20),
-    lambda x, s: independence.permutation_mmd(key, x, segments=s, block=20),
-    lambda x, s: independence.permutation_mmd(key, x, published=True),
-    lambda x, s: independence.covariance(x, segments=s),
-    lambda x, s: independence.covariance(independence.align(x, (0, 1, 2))),
+    lambda x, s: independence.dhsic(x, bandwidths=(1.0, 9.0), segments=s, block=20),
+    lambda x, s: independence.permutation_mmd(key, x, bandwidths=(1.0, 9.0), segments=s),
+    lambda x, s: independence.covariance(independence.align(x, (0, 1, 2)), segments=s),
 ]
 assert jax.device_count() == 8
 mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 split = NamedSharding(mesh, PartitionSpec("data"))
 for loss in losses:
-    step = jax.jit(jax.value_and_grad(loss))
+    options = {'xla_backend_optimization_level': 0}
+    step = jax.jit(jax.value_and_grad(loss), compiler_options=options)
     one, one_gradient = step(x, files)
     many, many_gradient = step(jax.device_put(x, split), jax.device_put(files, split))
     assert len(many_gradient.sharding.device_set) == 8
