@@ -1,0 +1,221 @@
+"""The codec's training task: its steps, what they change, and that they are exact."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from indep_jax.tasks.codec import CodecTask
+from indep_jax.training import loop
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def shipped(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def shrink(config, source):
+    """A shipped config at a size that compiles in seconds, every part of it still on."""
+    config.model.update(
+        sample_rate=2_000, n_filters=2, ratios=(4, 2), dimension=4, kernel=3, lstm_layers=1
+    )
+    config.quantizer.update(codebooks=3, codebook_size=8, kmeans_iterations=3)
+    config.quantizer.warmup_steps = min(1, config.quantizer.warmup_steps)
+    config.quantizer.kmeans_batches = 1
+    config.discriminator.update(filters=2, n_ffts=(64,))
+    loss = config.loss.independence
+    loss.update(macro_batch=min(2, loss.macro_batch), every=min(2, loss.every), warmup_steps=0)
+    config.optimizer.warmup_steps = 0
+    config.data.update(source=source, segment_seconds=0.5, workers=0)
+    config.update(
+        batch_size=4,
+        steps=4,
+        log_every=1,
+        evaluate_every=100,
+        evaluate_items=2,
+        evaluate_seconds=0.6,
+        save_every=2,
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Three short files of tones and noise."""
+    folder = tmp_path_factory.mktemp("music")
+    rng = np.random.default_rng(0)
+    time = np.arange(8_000) / 2_000
+    for i in range(3):
+        tone = 0.3 * np.sin(2 * np.pi * (100 + 90 * i) * time) + 0.05 * rng.standard_normal(8_000)
+        soundfile.write(folder / f"{i}.wav", tone, 2_000)
+    return f"folder:{folder}"
+
+
+@pytest.fixture
+def config(music):
+    config = shrink(shipped("encodec_small"), music)
+    config.loss.independence.update(kind="dhsic", exclude_files=False)
+    return config
+
+
+def start(config, quantized=True):
+    """A task, its state (after k-means when quantized) and its first batch."""
+    task = CodecTask(config).open()
+    batch = task.dataset[0]
+    state = jax.jit(task.init)(jax.random.key(0), batch)
+    if quantized:
+        state = task.before_step(config.quantizer.warmup_steps, state, task.dataset.__getitem__)
+        state["step"] = jnp.int32(config.quantizer.warmup_steps)
+    return task, state, batch
+
+
+def changed(before, after):
+    return not all(
+        np.array_equal(a, b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after))
+    )
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem[0] != "_"))
+def test_every_shipped_config_takes_its_steps(name, music, tmp_path):
+    config = shrink(shipped(name), music)
+    config.steps = config.quantizer.warmup_steps + max(1, config.loss.independence.every)
+    config.evaluate_every = config.steps
+    state = loop.run(CodecTask(config).open(), config, tmp_path)
+    assert int(state["step"]) == config.steps
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_a_step_changes_what_it_should_and_codebooks_only_when_quantizing(config):
+    task, state, batch = start(config, quantized=False)
+    after, metrics = jax.jit(task.programs["autoencoder"])(state, batch, jax.random.key(1))
+    assert changed(state["params"]["generator"], after["params"]["generator"])
+    assert not changed(state["params"]["discriminator"], after["params"]["discriminator"])
+    assert not changed(state["collections"]["codebook"], after["collections"]["codebook"])
+    assert "independence" not in metrics
+
+    task, state, batch = start(config)
+    after, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
+    for part in ("generator", "discriminator"):
+        for before_leaf, leaf in zip(
+            jax.tree.leaves(state["params"][part]), jax.tree.leaves(after["params"][part])
+        ):
+            assert not np.array_equal(before_leaf, leaf)
+    assert changed(state["collections"]["codebook"], after["collections"]["codebook"])
+    assert metrics["independence_gradient_ratio"] > 0
+
+
+def test_weights_mean_the_same_at_any_batch_size(config):
+    """Every item of a batch twice: all gradient terms, and so their ratio, stay what they are.
+
+    Adam's first step hides the gradient's size, so plain gradient descent is read off instead.
+    The kernel statistic with its diagonal does not change when rows are repeated.
+    """
+    config.loss.independence.update(kind="covariance", weight=3.0)
+    ratios = []
+    for repeats in (1, 2):
+        config.batch_size = 4 * repeats
+        task, state, batch = start(config)
+        del batch
+        if repeats == 1:
+            first, first_batch = state, task.dataset[0]
+            twice = {k: np.concatenate([v, v]) for k, v in first_batch.items()}
+        batch = first_batch if repeats == 1 else twice
+        task._independence = lambda key, codebook, z, files: _v_statistic(task, codebook, z)
+        _, metrics = jax.jit(task.programs["codec"])(first, batch, jax.random.key(1))
+        ratios.append(float(metrics["independence_gradient_ratio"]))
+    assert ratios[0] == pytest.approx(ratios[1], rel=1e-4)
+
+
+def _v_statistic(task, codebook, latents):
+    from indep_jax import independence
+
+    streams = task._streams(codebook, latents)
+    return independence.dhsic(streams, bandwidths="paper", standardize=False, diagonal=True)
+
+
+def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(config):
+    config.loss.independence.update(kind="permutation", macro_batch=2, every=2, weight=10.0)
+    task, state, batch = start(config)
+    history = jax.tree.map(lambda *x: np.stack(x), task.dataset[1], task.dataset[2])
+    params = state["params"]["generator"]
+    codebook = state["collections"]["codebook"]
+    key = jax.random.key(3)
+    joined = jax.value_and_grad(task._joined_independence)(
+        params["encoder"], params, codebook, history, key
+    )
+
+    def whole(encoder):
+        audio = np.concatenate(history["audio"])
+        latents = task._apply({**params, "encoder": encoder}, audio, method="latents")
+        return task._independence(key, codebook, latents, history["file"].reshape(-1))
+
+    expected = jax.value_and_grad(whole)(params["encoder"])
+    np.testing.assert_allclose(joined[0], expected[0], rtol=1e-4)
+    scale = max(np.abs(g).max() for g in jax.tree.leaves(expected[1]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), joined[1], expected[1]
+    )
+
+    state["step"] = jnp.int32(config.quantizer.warmup_steps + 1)
+    plain, _ = jax.jit(task.programs["codec"])(state, batch, key)
+    both, metrics = jax.jit(task.programs["codec_joined"])(
+        state, dict(current=batch, history=history), key
+    )
+    # The same codebook update as without the loss: the extra pass leaves no trace there.
+    assert not changed(plain["collections"]["codebook"], both["collections"]["codebook"])
+    assert changed(plain["params"]["generator"]["encoder"], both["params"]["generator"]["encoder"])
+    assert metrics["independence_gradient_ratio"] > 0
+
+
+def test_every_kind_of_loss_reaches_the_encoder(config):
+    for kind, streams, delay in (
+        ("permutation", "codes", True),
+        ("dhsic", "inputs", False),
+        ("covariance", "codes", True),
+    ):
+        config.loss.independence.update(kind=kind, streams=streams, delay=delay)
+        task, state, batch = start(config)
+        params, codebook = state["params"]["generator"], state["collections"]["codebook"]
+
+        def loss(encoder):
+            z = task._apply({**params, "encoder": encoder}, batch["audio"], method="latents")
+            return task._independence(jax.random.key(0), codebook, z, batch["file"])
+
+        gradient = jax.grad(loss)(params["encoder"])
+        assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["conv_out"]))
+
+
+def test_plan_joins_every_so_many_steps_after_the_warm_up(config):
+    config.quantizer.warmup_steps = 3
+    config.loss.independence.update(macro_batch=4, every=2)
+    task = CodecTask(config)
+    names = [task.plan(step) for step in range(8)]
+    assert names == [("autoencoder", 1)] * 3 + [("codec", 1), ("codec_joined", 4)] * 2 + [("codec", 1)]
+
+
+def test_interrupted_run_equals_the_undisturbed_one(config, tmp_path):
+    """Across the end of the warm-up and within a macro-batch, bit for bit."""
+    config.update(steps=5, save_every=100)
+    config.quantizer.warmup_steps = 1
+    config.loss.independence.update(macro_batch=2, every=2)
+    expected = loop.run(CodecTask(config).open(), config, tmp_path / "whole")
+    for stop in (1, 2, 4, 5):
+        state = loop.run(CodecTask(config).open(), config, tmp_path / "parts", max_step=stop)
+    assert not changed(expected, state)
+
+
+@pytest.mark.parametrize(
+    "field, value", [("kind", "mmd"), ("streams", "residuals"), ("every", 0)]
+)
+def test_impossible_losses_are_refused_by_name(config, field, value):
+    config.loss.independence[field] = value
+    with pytest.raises(ValueError, match=f"loss.independence.{field}"):
+        CodecTask(config)
