@@ -1,0 +1,360 @@
+"""Renders the music of `sample:`: python launch/render_sample.py --output=indep_jax/data/sample
+
+Needs music21 (pip), fluidsynth and FluidR3_GM.sf2 (Debian: fluidsynth, fluid-soundfont-gm); neither
+the package nor its tests need them. Captions are written from what is rendered. Run again, it gives
+the same samples (the Ogg container stamps each file with a random serial number).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import warnings
+from typing import Any
+
+import numpy as np
+import soundfile
+from absl import app, flags
+
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the audio and manifest.json.")
+_SOUND_FONT = flags.DEFINE_string(
+    "sound_font", "/usr/share/sounds/sf2/FluidR3_GM.sf2", "General MIDI sound font, MIT licence."
+)
+
+SAMPLE_RATE = 32_000
+SECONDS = 10.0
+PEAK = 10 ** (-3 / 20)
+FADE_SECONDS = 0.020
+VORBIS_LEVEL = 0.3  # libsndfile's compression_level: 0 is the best quality, 1 the smallest file
+TICKS = 480  # MIDI ticks a quarter note
+OWN_SCORES = pathlib.Path(__file__).with_name("sample_scores.abc")
+LICENCE = "Apache-2.0"
+OWN_ENCODING = "Apache-2.0, written for indep_jax"
+
+# General MIDI programs, counted from 0.
+PROGRAMS = {
+    "piano": 0,
+    "harpsichord": 6,
+    "church organ": 19,
+    "nylon guitar": 24,
+    "violin": 40,
+    "viola": 41,
+    "cello": 42,
+    "pizzicato strings": 45,
+    "harp": 46,
+    "string ensemble": 48,
+    "choir": 52,
+    "trumpet": 56,
+    "trombone": 57,
+    "tuba": 58,
+    "French horn": 60,
+    "oboe": 68,
+    "bassoon": 70,
+    "clarinet": 71,
+    "flute": 73,
+    "recorder": 74,
+}
+DRUM_CHANNEL = 9
+NUMBERS = {2: "two", 3: "three", 4: "four"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What to render. Compositions, never clips, are assigned to a split."""
+
+    name: str
+    composition: str
+    form: str  # for the caption
+    score: int | str  # number in sample_scores.abc, or a path in music21's corpus
+    players: tuple[tuple[str, tuple[int, ...]], ...]  # instrument, the parts of the score it plays
+    tempo_bpm: int
+    split: str
+    beat: float = 1.0  # in quarter notes
+    measure: int = 0  # where the clip starts; 0 is the pickup or, without one, the beginning
+
+
+def _one_each(*instruments: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((instrument, (part,)) for part, instrument in enumerate(instruments))
+
+
+# Of music21's corpus only scores whose own file says that they are free: most of it (the Bach
+# chorales and the quartets among them) names no licence, or reserves commercial use.
+WEBER = "weber/concertino_clarinet"
+JOHNSON = "johnson_j_r/lift_every_voice"
+LILIUOKALANI = "liliuokalani/aloha_oe"
+FREE = ("public domain", "cc0")
+TITLES = {
+    WEBER: ("Concertino for clarinet, Op. 26", "Carl Maria von Weber"),
+    JOHNSON: ("Lift Every Voice and Sing", "J. Rosamond Johnson"),
+    LILIUOKALANI: ("Aloha Oe", "Liliuokalani"),
+}
+
+CLIPS = (
+    Clip("weber_theme", "weber-concertino", "concertino theme", WEBER,
+         (("clarinet", (0,)), ("piano", (1, 2))), 92, "train", measure=38),
+    Clip("weber_finale", "weber-concertino", "concertino finale", WEBER,
+         (("flute", (0,)), ("harp", (1, 2))), 76, "train", beat=1.5, measure=147),
+    Clip("johnson_verse", "lift-every-voice", "hymn", JOHNSON,
+         (("choir", (0, 1, 2, 3)),), 72, "train", beat=1.5),
+    Clip("johnson_middle", "lift-every-voice", "hymn", JOHNSON,
+         _one_each("trumpet", "French horn", "trombone", "tuba"), 84, "train", beat=1.5,
+         measure=16),
+    Clip("aloha_verse", "aloha-oe", "Hawaiian song", LILIUOKALANI,
+         (("flute", (4,)), ("nylon guitar", (5, 6))), 88, "train", measure=4),
+    Clip("aloha_chorus", "aloha-oe", "Hawaiian song", LILIUOKALANI,
+         (("string ensemble", (0, 1, 2, 3)),), 72, "train", measure=13),
+    Clip("bach_invention", "bwv-772", "two-part invention", 1,
+         (("harpsichord", (0, 1)),), 78, "train"),
+    Clip("bach_prelude", "bwv-846", "prelude", 2, (("nylon guitar", (0, 1)),), 88, "train"),
+    Clip("beethoven_elise", "woo-59", "bagatelle", 4, (("piano", (0, 1)),), 50, "train", beat=1.5),
+    Clip("haydn_emperor", "hob-iii-77", "hymn", 6,
+         _one_each("violin", "violin", "viola", "cello"), 66, "train"),
+    Clip("joplin_entertainer", "the-entertainer", "ragtime", 7, (("piano", (0, 1)),), 80, "train"),
+    Clip("grieg_mountain_king", "peer-gynt-hall", "march", 11,
+         _one_each("bassoon", "pizzicato strings"), 138, "train"),
+    Clip("bourgeois_old_hundredth", "old-hundredth", "chorale", 12,
+         (("church organ", (0, 1, 2, 3)),), 66, "train"),
+    Clip("schubert_heidenroeslein", "d-257", "song", 13,
+         (("oboe", (0,)), ("piano", (1, 2))), 69, "train"),
+    Clip("pachelbel_canon", "canon-in-d", "canon", 9,
+         _one_each("violin", "violin", "violin", "cello"), 72, "valid", measure=3),
+    Clip("satie_gymnopedie", "gymnopedie-1", "dance", 10, (("piano", (0, 1, 2)),), 70, "valid"),
+    Clip("greensleeves", "greensleeves", "folk song", 8,
+         _one_each("recorder", "harp"), 56, "valid", beat=1.5),
+    Clip("petzold_minuet", "bwv-anh-114", "minuet", 3, (("harpsichord", (0, 1)),), 120, "test"),
+    Clip("beethoven_ode", "op-125", "hymn", 5,
+         _one_each("trumpet", "trumpet", "trombone", "tuba"), 104, "test"),
+    Clip("mozart_sonata", "k-545", "sonata movement", 14, (("piano", (0, 1)),), 126, "test"),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    player: int
+    onset: float  # both in quarter notes, from the clip's first note
+    duration: float
+    pitch: int  # MIDI number, as it sounds
+    velocity: int
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}: expected --output=FOLDER")
+    if not _OUTPUT.value:
+        raise ValueError("--output: expected a folder, such as indep_jax/data/sample")
+    try:
+        import music21
+    except ImportError:
+        raise ValueError("music21 is missing: pip install music21") from None
+    if not shutil.which("fluidsynth"):
+        raise ValueError("fluidsynth is missing: apt-get install fluidsynth")
+    if not pathlib.Path(_SOUND_FONT.value).is_file():
+        raise ValueError(
+            f"--sound_font: {_SOUND_FONT.value} is missing: apt-get install fluid-soundfont-gm"
+        )
+    # The concertino's first bar is a grace note too long, which music21 says at length.
+    warnings.simplefilter("ignore", music21.musicxml.xmlObjects.MusicXMLWarning)
+
+    output = pathlib.Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    own = music21.converter.parse(OWN_SCORES)
+    files = []
+    with tempfile.TemporaryDirectory(dir=output, prefix=".render-") as scratch:
+        folder = pathlib.Path(scratch)
+        for clip in CLIPS:
+            if isinstance(clip.score, int):
+                score = own.getScoreByNumber(clip.score)
+            else:
+                score = music21.corpus.parse(clip.score)
+            files.append(_entry(clip, score, music21.__version__))
+            midi = folder / f"{clip.name}.mid"
+            midi.write_bytes(_midi(clip, _notes(clip, score)))
+            audio = _trim(_render(midi), clip.name)
+            soundfile.write(
+                folder / f"{clip.name}.ogg", audio, SAMPLE_RATE,
+                format="OGG", subtype="VORBIS", compression_level=VORBIS_LEVEL,
+            )  # fmt: skip
+            print(files[-1]["caption"], flush=True)
+        manifest = {
+            "licence": f"{LICENCE}; sound font: FluidR3 GM, MIT (README.md)",
+            "files": files,
+        }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+        (folder / "manifest.json").write_text(text, encoding="utf-8")
+        for entry in files:
+            (folder / entry["path"]).replace(output / entry["path"])
+        (folder / "manifest.json").replace(output / "manifest.json")
+
+
+def _entry(clip: Clip, score: Any, music21_version: str) -> dict[str, Any]:
+    if isinstance(clip.score, int):
+        title, composer = score.metadata.title, score.metadata.composer
+        encoding = OWN_ENCODING
+        source = f"launch/{OWN_SCORES.name}, X:{clip.score}"
+    else:
+        title, composer = TITLES[clip.score]
+        encoding = score.metadata.copyright
+        if not any(word in str(encoding).lower() for word in FREE):
+            raise ValueError(f"{clip.score}: expected a free score, its rights say {encoding!r}")
+        source = f"music21 {music21_version} corpus, {clip.score}"
+    instruments = [instrument for instrument, _ in clip.players]
+    key = _key(clip, score)
+    return dict(
+        path=f"{clip.name}.ogg",
+        title=title,
+        composer=composer,
+        caption=f"A {_pace(clip.tempo_bpm)} {clip.form} in {key} played on {_band(instruments)}, "
+        f"{clip.tempo_bpm} beats per minute",
+        instruments=instruments,
+        tempo_bpm=clip.tempo_bpm,
+        key=key,
+        licence=f"{LICENCE} (audio); composition: public domain; score: {encoding}",
+        composition=clip.composition,
+        source=source,
+        split=clip.split,
+        seconds=SECONDS,
+    )
+
+
+def _pace(tempo_bpm: int) -> str:
+    return "slow" if tempo_bpm < 76 else "mid-tempo" if tempo_bpm < 112 else "fast"
+
+
+def _band(instruments: list[str]) -> str:
+    counts = collections.Counter(instruments)
+    names = [f"{NUMBERS[n]} {name}s" if n > 1 else name for name, n in counts.items()]
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+
+
+def _key(clip: Clip, score: Any) -> str:
+    """The key signature as it sounds; where it has no mode, the likelier of the relative keys."""
+    from music21 import key as keys
+
+    sounding = score.toSoundingPitch()
+    signature = sounding.parts[-1].recurse().getElementsByClass("KeySignature").first()
+    if not isinstance(clip.score, int):
+        major = signature.asKey("major")
+        guess = sounding.analyze("key.krumhansl")
+        likelihood = {
+            (k.tonic.name, k.mode): k.correlationCoefficient
+            for k in (guess, *guess.alternateInterpretations)
+        }
+        signature = max(
+            (major, major.relative), key=lambda k: likelihood[k.tonic.name, k.mode]
+        )
+    assert isinstance(signature, keys.Key)
+    tonic = signature.tonic.name.upper().replace("-", " flat").replace("#", " sharp")
+    return f"{tonic} {signature.mode}"
+
+
+def _notes(clip: Clip, score: Any) -> list[Note]:
+    """The clip's notes, from its first measure to a little more than the clip's seconds."""
+    length = SECONDS * clip.tempo_bpm / 60 * clip.beat
+    parts = score.toSoundingPitch().parts
+    notes = []
+    for player, (_, played) in enumerate(clip.players):
+        for part in played:
+            measures = [m for m in parts[part].getElementsByClass("Measure")
+                        if m.number >= clip.measure]  # fmt: skip
+            # Offsets from the clip's own first measure: the concertino's parts disagree before it.
+            start = measures[0].offset
+            for element in parts[part].stripTies().flatten().notes:
+                onset = float(element.offset - start)
+                if element.quarterLength == 0 or not 0 <= onset < length + 4:
+                    continue
+                # Melody over accompaniment, and bars that can be heard.
+                velocity = 92 - 10 * min(part - played[0], 1) - 10 * (player > 0)
+                velocity += 8 * (element.beat == 1)
+                for pitch in element.pitches:
+                    notes.append(
+                        Note(player, onset, float(element.quarterLength), pitch.midi, velocity)
+                    )
+    first = min(note.onset for note in notes)
+    end = max(note.onset + note.duration for note in notes) - first
+    if end < length:
+        raise ValueError(
+            f"{clip.name}: expected {length:g} quarter notes of music, the score has {end:g}"
+        )
+    return [dataclasses.replace(note, onset=note.onset - first) for note in notes]
+
+
+def _midi(clip: Clip, notes: list[Note]) -> bytes:
+    """A standard MIDI file, format 0: a channel a player, so that unisons do not cut each other."""
+    channels = [c for c in range(16) if c != DRUM_CHANNEL]
+    microseconds = round(60e6 / (clip.tempo_bpm * clip.beat))
+    # Sorted by tick, then note-offs before note-ons of the same tick.
+    events = [(0, 0, b"\xff\x51\x03" + microseconds.to_bytes(3, "big"))]
+    for player, (instrument, _) in enumerate(clip.players):
+        events.append((0, 0, bytes([0xC0 | channels[player], PROGRAMS[instrument]])))
+    for note in notes:
+        channel = channels[note.player]
+        on = round(note.onset * TICKS)
+        off = max(on + 1, round((note.onset + note.duration) * TICKS) - 8)
+        events.append((on, 2, bytes([0x90 | channel, note.pitch, note.velocity])))
+        events.append((off, 1, bytes([0x80 | channel, note.pitch, 0])))
+    track, now = b"", 0
+    for tick, _, message in sorted(events):
+        track += _variable_length(tick - now) + message
+        now = tick
+    track += b"\x00\xff\x2f\x00"
+    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, TICKS)
+    return header + b"MTrk" + struct.pack(">I", len(track)) + track
+
+
+def _variable_length(value: int) -> bytes:
+    digits = [value & 0x7F]
+    while value := value >> 7:
+        digits.append(0x80 | value & 0x7F)
+    return bytes(reversed(digits))
+
+
+def _render(midi: pathlib.Path) -> np.ndarray:
+    """Mono samples [time] of a MIDI file."""
+    wav = midi.with_suffix(".wav")
+    command = ["fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-g", "0.6"]
+    command += ["-F", str(wav), _SOUND_FONT.value, str(midi)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not wav.is_file():
+        said = " ".join(done.stderr.split())
+        raise ValueError(f"fluidsynth failed on {midi.name}: {said}")
+    audio, sample_rate = soundfile.read(wav, always_2d=True)
+    if sample_rate != SAMPLE_RATE:
+        raise ValueError(f"fluidsynth wrote {sample_rate} Hz, expected {SAMPLE_RATE}")
+    return audio.mean(axis=1)
+
+
+def _trim(audio: np.ndarray, name: str) -> np.ndarray:
+    """Exactly the clip's seconds from the first sound on, faded at the ends, normalised."""
+    frames, fade = round(SECONDS * SAMPLE_RATE), round(FADE_SECONDS * SAMPLE_RATE)
+    audible = np.flatnonzero(np.abs(audio) > 1e-3 * np.abs(audio).max(initial=0.0))
+    if not audible.size:
+        raise ValueError(f"{name}: fluidsynth rendered silence")
+    # The fade-in falls before the first attack, not on it.
+    audio = np.concatenate([np.zeros(fade), audio])[audible[0] :]
+    if audio.size < frames:
+        raise ValueError(f"{name}: rendered {audio.size / SAMPLE_RATE:.2f} s, expected {SECONDS}")
+    audio = audio[:frames].copy()
+    ramp = np.linspace(0.0, 1.0, fade)
+    audio[:fade] *= ramp
+    audio[-fade:] *= ramp[::-1]
+    return audio * (PEAK / np.abs(audio).max())
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        main(argv)
+    except (ValueError, OSError) as error:
+        print(f"render_sample: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(_run)
