@@ -35,8 +35,6 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         del argv  # Everything is in the flags.
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)
         try:
             main()
         except KeyboardInterrupt:

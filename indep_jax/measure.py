@@ -103,8 +103,8 @@ def main() -> None:
         measured = measure_codec(options.codec, options.source, options.split, options.untrained)
         page = write(measured, options.source, options.split, options.output)
     for item in measured:
-        for text in item.information.warnings:
-            print(f"{item.label}: {text}")
+        for text in item.warnings:
+            print(text)
         bits, interval = item.information.mean_bits[0], item.information.mean_interval_bits[0]
         print(f"{item.label}: mean over pairs {report.with_interval(bits, interval)} bits")
     print(f"report: {page}")

@@ -322,3 +322,11 @@ def test_the_command_starts_and_tells_a_mistake(tmp_path):
     assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
     (line,) = done.stderr.splitlines()
     assert line.startswith("indep_jax.measure: none: no such folder")
+
+
+def test_a_collapsed_codebook_is_no_merit():
+    independent = codes(4, files=40, copy=0.0)
+    collapsed = [file * np.array([1, 0, 0]) for file in independent]
+    assert dependence.measure("good", independent, (8, 8, 8)).warnings == ()
+    (warning,) = dependence.measure("bad", collapsed, (8, 8, 8)).warnings
+    assert warning.startswith("bad: perplexity under a quarter of the size of codebook 2, 3.")

@@ -24,6 +24,22 @@ class Dependence:
     usage: estimate.Usage
     information: estimate.MutualInformation
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences a reader of the numbers has to know."""
+        idle = [
+            str(k + 1)
+            for k, (perplexity, size) in enumerate(zip(self.usage.perplexity, self.sizes))
+            if perplexity < size / 4
+        ]
+        if not idle:
+            return self.information.warnings
+        return self.information.warnings + (
+            f"{self.label}: perplexity under a quarter of the size of codebook "
+            f"{', '.join(idle)}. What carries little has little to share: low dependence is no "
+            "merit here.",
+        )
+
 
 def measure(label: str, codes: Sequence[np.ndarray], sizes: Sequence[int] | None) -> Dependence:
     """Of codes, one integer array [frames, codebooks] per source file."""
@@ -127,7 +143,7 @@ def record(measured: Sequence[Dependence]) -> dict:
             frames=information.frames,
             codebooks=codebooks,
             mutual_information=lags,
-            warnings=list(information.warnings),
+            warnings=list(item.warnings),
         )
 
     return dict(
@@ -215,7 +231,7 @@ def show(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
             for item in measured
         ],
     )
-    for text in dict.fromkeys(text for item in measured for text in item.information.warnings):
+    for text in dict.fromkeys(text for item in measured for text in item.warnings):
         report.note(text)
 
 
