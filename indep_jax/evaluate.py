@@ -37,10 +37,11 @@ def main() -> None:
     content["codecs"] = {result.label: result.metrics for result in results}
     report.replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
 
+    held_out = options.split in ("valid", "test")
     page = report.Report(
         " and ".join(labels),
-        f"Evaluated on {options.items} excerpts of {options.seconds:g} s of held-out music "
-        f"({options.source}, {options.split}).",
+        f"Evaluated on {options.items} excerpts of {options.seconds:g} s of {options.source}, "
+        f"{'held-out split' if held_out else 'split'} {options.split}.",
     )
     excerpts.show(page, results)
     if options.dependence:

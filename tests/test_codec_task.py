@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from indep_jax import independence
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.training import loop
 
@@ -103,11 +104,9 @@ def test_a_step_changes_what_it_should_and_codebooks_only_when_quantizing(config
 
     task, state, batch = start(config)
     after, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
-    for part in ("generator", "discriminator"):
-        for before_leaf, leaf in zip(
-            jax.tree.leaves(state["params"][part]), jax.tree.leaves(after["params"][part])
-        ):
-            assert not np.array_equal(before_leaf, leaf)
+    assert changed(state["params"]["discriminator"], after["params"]["discriminator"])
+    generator = [jax.tree.leaves(s["params"]["generator"]) for s in (state, after)]
+    assert not any(np.array_equal(old, new) for old, new in zip(*generator))
     assert changed(state["collections"]["codebook"], after["collections"]["codebook"])
     assert metrics["independence_gradient_ratio"] > 0
 
@@ -115,29 +114,22 @@ def test_a_step_changes_what_it_should_and_codebooks_only_when_quantizing(config
 def test_weights_mean_the_same_at_any_batch_size(config):
     """Every item of a batch twice: all gradient terms, and so their ratio, stay what they are.
 
-    Adam's first step hides the gradient's size, so plain gradient descent is read off instead.
     The kernel statistic with its diagonal does not change when rows are repeated.
     """
-    config.loss.independence.update(kind="covariance", weight=3.0)
     ratios = []
-    for repeats in (1, 2):
-        config.batch_size = 4 * repeats
-        task, state, batch = start(config)
-        del batch
-        if repeats == 1:
-            first, first_batch = state, task.dataset[0]
-            twice = {k: np.concatenate([v, v]) for k, v in first_batch.items()}
-        batch = first_batch if repeats == 1 else twice
-        task._independence = lambda key, codebook, z, files: _v_statistic(task, codebook, z)
-        _, metrics = jax.jit(task.programs["codec"])(first, batch, jax.random.key(1))
+    task, state, once = start(config)
+    twice = {name: np.concatenate([rows, rows]) for name, rows in once.items()}
+    task._independence = lambda key, codebook, z, files: _v_statistic(task, codebook, z)
+    for batch in (once, twice):
+        _, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
         ratios.append(float(metrics["independence_gradient_ratio"]))
     assert ratios[0] == pytest.approx(ratios[1], rel=1e-4)
 
 
 def _v_statistic(task, codebook, latents):
-    from indep_jax import independence
-
     streams = task._streams(codebook, latents)
+    # At unit scale, or the statistic would be a difference of numbers close to 1.
+    streams = streams / jnp.std(streams, axis=(0, 1))
     return independence.dhsic(streams, bandwidths="paper", standardize=False, diagonal=True)
 
 
@@ -148,7 +140,7 @@ def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(co
     params = state["params"]["generator"]
     codebook = state["collections"]["codebook"]
     key = jax.random.key(3)
-    joined = jax.value_and_grad(task._joined_independence)(
+    joined = jax.jit(jax.value_and_grad(task._joined_independence))(
         params["encoder"], params, codebook, history, key
     )
 
@@ -157,7 +149,7 @@ def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(co
         latents = task._apply({**params, "encoder": encoder}, audio, method="latents")
         return task._independence(key, codebook, latents, history["file"].reshape(-1))
 
-    expected = jax.value_and_grad(whole)(params["encoder"])
+    expected = jax.jit(jax.value_and_grad(whole))(params["encoder"])
     np.testing.assert_allclose(joined[0], expected[0], rtol=1e-4)
     scale = max(np.abs(g).max() for g in jax.tree.leaves(expected[1]))
     jax.tree.map(
@@ -189,7 +181,7 @@ def test_every_kind_of_loss_reaches_the_encoder(config):
             z = task._apply({**params, "encoder": encoder}, batch["audio"], method="latents")
             return task._independence(jax.random.key(0), codebook, z, batch["file"])
 
-        gradient = jax.grad(loss)(params["encoder"])
+        gradient = jax.jit(jax.grad(loss))(params["encoder"])
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["conv_out"]))
 
 

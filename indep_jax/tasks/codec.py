@@ -145,7 +145,8 @@ class CodecTask:
         first = np.moveaxis(audio, -1, 1).reshape(-1, audio.shape[1])
         second = np.moveaxis(decoded, -1, 1).reshape(first.shape)
         scalars = dict(
-            si_snr_db=float(np.median(reconstruction.si_snr(first, second))),
+            # Silent excerpts have no ratio.
+            si_snr_db=float(np.nanmedian(reconstruction.si_snr(first, second))),
             mel_distance=float(np.mean(reconstruction.mel_distance(first, second, rate))),
         )
         if quantized:
@@ -243,7 +244,7 @@ class CodecTask:
             due = (step + 1) % loss.every == 0
             ramp = jnp.minimum(1.0, (step + 1) / max(1, loss.warmup_steps))
             weight = jnp.where(due, loss.weight * ramp, 0.0)
-            norm, term_norm = optax.global_norm(encoder_gradient), optax.global_norm(term)
+            norm, term_norm = optax.tree.norm(encoder_gradient), optax.tree.norm(term)
             metrics |= dict(
                 independence=value, independence_gradient_ratio=weight * term_norm / norm
             )
@@ -408,12 +409,9 @@ class CodecTask:
         codebook = quantizer.empty(codec.codebooks, codec.codebook_size, codec.dimension)
         return codec.apply(dict(params=params, codebook=codebook), x, method=method)
 
+    @partial(jax.jit, static_argnums=0)
     def initial_codebook(self, params, audio, key) -> dict:
         """Codebooks by k-means on the latents of audio [batch, time, channels]."""
-        return self._fit(params, audio, key)
-
-    @partial(jax.jit, static_argnums=0)
-    def _fit(self, params, audio, key):
         settings = self.config.quantizer
         latents = self._apply(params, audio, method="latents")
         return quantizer.initialize(
@@ -456,6 +454,11 @@ def _check(config):
     if config.optimizer.schedule not in ("constant", "cosine"):
         raise ValueError(
             f"optimizer.schedule must be 'constant' or 'cosine', not {config.optimizer.schedule!r}"
+        )
+    if config.optimizer.schedule == "cosine" and config.optimizer.warmup_steps >= config.steps:
+        raise ValueError(
+            f"optimizer.warmup_steps {config.optimizer.warmup_steps} must be below steps, "
+            f"{config.steps}"
         )
 
 

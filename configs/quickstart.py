@@ -1,0 +1,21 @@
+"""The small codec with the independence loss, for minutes on the package's sample music.
+
+    python -m indep_jax.train --config=configs/quickstart.py --workdir=DIR
+
+A codec trained for so short a time sounds rough: this shows that everything works, not how good
+it gets. Six minutes on two CPU cores.
+"""
+
+from configs import encodec_small
+
+
+def get_config():
+    config = encodec_small.get_config()
+    config.steps = 300
+    config.batch_size = 6
+    config.data.source = "sample:"
+    config.quantizer.update(warmup_steps=150, kmeans_batches=16)
+    config.loss.independence.update(kind="dhsic", weight=30.0, warmup_steps=50)
+    config.optimizer.warmup_steps = 30
+    config.update(log_every=10, evaluate_every=150, evaluate_items=4, save_every=50)
+    return config
