@@ -1,5 +1,6 @@
 """Our codec against transformers' EncodecModel: same weights, real music, every layer."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -99,10 +100,10 @@ def fill_codebooks(model, latents_NxD, rng):
         residual = residual - layer.codebook.decode(layer.codebook.encode(residual))
 
 
-@pytest.fixture(scope="module", params=CASES)
-def filled(request):
+@functools.cache
+def filled(case: str):
     """(model, ten seconds of music [1, time, channels]) of torch, its codebooks filled."""
-    fields = dict(CASES[request.param])
+    fields = dict(CASES[case])
     if "target_bandwidths" not in fields:
         frames = math.ceil(fields["sampling_rate"] / math.prod(fields["upsampling_ratios"]))
         bits = math.log2(fields["codebook_size"]) * frames / 1000
@@ -123,13 +124,18 @@ def filled(request):
     return model, music[:1]
 
 
-@pytest.fixture(scope="module", params=["reflect", "constant"])
-def pair(request, filled, tmp_path_factory):
-    model, wave = filled
-    model.config.pad_mode = request.param
+@pytest.fixture(
+    scope="module",
+    params=[(case, mode) for case in CASES for mode in ("reflect", "constant")],
+    ids="-".join,
+)
+def pair(request, tmp_path_factory):
+    case, pad_mode = request.param
+    model, wave = filled(case)
+    model.config.pad_mode = pad_mode
     for module in model.modules():
         if isinstance(module, modeling_encodec.EncodecConv1d):
-            module.pad_mode = request.param
+            module.pad_mode = pad_mode
     with torch.no_grad():
         latents = model.encoder(to_torch(wave))
         bandwidth = model.config.target_bandwidths[-1]
@@ -138,7 +144,7 @@ def pair(request, filled, tmp_path_factory):
     model.save_pretrained(folder)
     with jax.default_matmul_precision("highest"):
         codec = load_codec(folder)
-        assert codec.config["model"]["pad_mode"] == request.param
+        assert codec.config["model"]["pad_mode"] == pad_mode
         assert codec.codebooks == model.config.num_quantizers == CODEBOOKS
         yield Pair(model, codec, wave, to_numpy(latents)[0], codes[0, 0].numpy().T)
 
