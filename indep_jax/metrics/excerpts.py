@@ -115,7 +115,7 @@ def show(page: report.Report, results: Sequence[Evaluated]) -> None:
         ["codec", *(f"codebook {k + 1}" for k in range(codebooks))],
         [[r.label, *(f"{value:.0f}" for value in r.metrics["perplexity"])] for r in results],
     )
-    page.section("Listen", "Held-out music, and what is left of it after the codec.")
+    page.section("Listen", "The music, and what is left of it after the codec.")
     for n in range(min(LISTEN, len(first.names))):
         versions = [("Original", first.originals[n], first.sample_rate)]
         for result in results:
