@@ -25,8 +25,11 @@ def run(main: Callable[[], None]) -> None:
     def parse(argv: Sequence[str]) -> Sequence[str]:
         try:
             arguments = flags.FLAGS(argv)[1:]
-        except flags.Error as error:
-            fail(" ".join(str(error).split()))
+        except (flags.Error, KeyError) as error:
+            # ml_collections raises KeyError for a config field that is not there; its str() is
+            # quoted.
+            message = error.args[0] if isinstance(error, KeyError) else error
+            fail(" ".join(str(message).split()))
         if flags.FLAGS["verbosity"].using_default_value:
             flags.FLAGS.verbosity = logging.WARNING  # as a value: absl turns a default into INFO
         if arguments:

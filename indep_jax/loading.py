@@ -110,8 +110,10 @@ def load_codec(path: str | Path, *, dtype: str | None = None) -> LoadedCodec:
     if "model_type" in config:
         config, variables = hub_encodec.read(path)
         return LoadedCodec(config, variables, dtype)
-    _, state = checkpoints.restore_latest(path)
+    step, state = checkpoints.restore_latest(path)
     variables = dict(params=state["ema"], codebook=state["collections"]["codebook"])
+    if not np.any(variables["codebook"]["count"]):
+        raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
     return LoadedCodec(config, variables, dtype)
 
 

@@ -40,9 +40,12 @@ def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
 
 
 def main():
-    for name, value in dict(config=_CONFIG.value, workdir=_WORKDIR.value).items():
-        if value is None:
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    for name, value in dict(config=path, workdir=_WORKDIR.value).items():
+        if not value:
             raise ValueError(f"--{name} is required; --help says how")
+    if not os.path.isfile(path):
+        raise ValueError(f"--config={path}: no such file")
     train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)
 
 

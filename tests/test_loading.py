@@ -179,6 +179,14 @@ def test_workdir_gives_the_moving_average_of_the_last_checkpoint(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, codec.variables, variables)
     assert (codec.sample_rate, codec.channels, codec.codebooks) == (4_000, 2, 2)
 
+    warming = state(3)
+    warming["collections"]["codebook"]["count"] *= 0
+    saved = checkpoints.Checkpoints(tmp_path, keep=2)
+    saved.save(3, warming, {})
+    saved.close()
+    with pytest.raises(ValueError, match="step 3 is within the warm-up"):
+        loading.load_codec(tmp_path)
+
 
 def test_untrained_codec_has_random_weights_and_fitted_codebooks(tmp_path, music):
     checkpoints.store_config(tmp_path, CONFIG)

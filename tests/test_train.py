@@ -1,0 +1,35 @@
+"""The command: a user's mistake is one line, exit code 2, and leaves nothing behind."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = f"--config={ROOT}/configs/encodec_small.py"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--config=nope.py"], "--config=nope.py: no such file"),
+        ([SMALL], "data.source is empty"),
+        ([SMALL, "--config.data.source=folder:nope"], "nope is not a folder"),
+        ([SMALL, "--config.optimzer.learning_rate=1"], 'Did you mean "optimizer"'),
+        ([SMALL, "--config.steps=abc"], "flag --config.steps=abc"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, arguments, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "indep_jax.train", f"--workdir={tmp_path}/run", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("indep_jax.train: ") and said in line
+    assert "Traceback" not in done.stderr
