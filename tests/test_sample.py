@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 import indep_jax
+from indep_jax import data
 
 FOLDER = pathlib.Path(indep_jax.__file__).parent / "data" / "sample"
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
@@ -89,6 +90,15 @@ def test_no_composition_is_in_two_splits():
     assert set(names) == {"train", "valid", "test"}
     assert names.count("train") >= 12
     assert min(names.count("valid"), names.count("test")) >= 2
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_each_split_opens(split, capsys):
+    source = data.open_source("sample:", split)
+    listed = {entry["path"]: entry["caption"] for entry in FILES if entry["split"] == split}
+    assert {file.name: file.caption for file in source.files} == listed
+    assert source.seconds == sum(e["seconds"] for e in FILES if e["split"] == split)
+    assert not source.unreadable and not capsys.readouterr().err
 
 
 @each_clip
