@@ -20,7 +20,7 @@ def get_config():
     config.discriminator.update(filters=8, n_ffts=(512, 128))
     config.loss.update(adversarial=0.5, feature=1.0, l1=4.0, relative_l1=True, mel=2.0)
     config.loss.independence.update(
-        bandwidths="median", exclude_files=True, delay=False, weight=5.0, warmup_steps=200
+        bandwidths="median", exclude_files=True, delay=False, weight=100.0, warmup_steps=200
     )
     config.optimizer.update(
         learning_rate=1e-3, betas=(0.8, 0.95), schedule="cosine", warmup_steps=100
