@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from indep_jax.independence import streams as streams_
+from indep_jax.signal.stft import at_least_float32
 
 BLOCK = 256
 
@@ -29,7 +30,7 @@ def covariance(streams, *, standardize: bool = True, segments=None):
     if standardize:
         x_NxKxD = streams_.standardize(x_NxKxD)
     else:
-        x_NxKxD = streams_.at_least_float32(x_NxKxD)
+        x_NxKxD = at_least_float32(x_NxKxD)
         x_NxKxD = x_NxKxD - jnp.mean(x_NxKxD, axis=0)
     n, codebooks, dim = x_NxKxD.shape
     if codebooks < 2:

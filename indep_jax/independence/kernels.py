@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indep_jax.independence.streams import at_least_float32
+from indep_jax.signal.stft import at_least_float32
 
 PAPER_BANDWIDTHS = (0.1, 1.0, 5.0, 10.0, 20.0, 50.0)  # ICML 2024; for standardised vectors
 MEDIAN_FACTORS = (0.5, 1.0, 2.0)

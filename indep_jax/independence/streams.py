@@ -10,10 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-
-def at_least_float32(x):
-    """x in float32 if it came in lower precision, else unchanged (float64 stays float64)."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+from indep_jax.signal.stft import at_least_float32
 
 
 def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
