@@ -13,19 +13,21 @@ from configs import encodec_32khz
 
 def get_config():
     config = encodec_32khz.get_config()
-    config.steps = 2_800
-    config.batch_size = 8
-    config.model.update(sample_rate=16_000, n_filters=16, ratios=(8, 5, 4, 2), dimension=32)
-    config.quantizer.update(codebook_size=256, kmeans_batches=8, warmup_steps=800)
+    config.steps = 6_000
+    config.batch_size = 4
+    config.model.update(
+        sample_rate=16_000, n_filters=16, ratios=(8, 5, 4, 2), dimension=32, init_std=1.0
+    )
+    config.quantizer.update(codebook_size=256, kmeans_batches=16, warmup_steps=2_000)
     config.discriminator.update(filters=8, n_ffts=(512, 128))
-    config.loss.update(adversarial=0.5, feature=1.0, l1=4.0, relative_l1=True, mel=2.0)
+    config.loss.update(adversarial=0.5, feature=1.0, l1=2.0, relative_l1=True, mel=8.0)
     config.loss.independence.update(
-        bandwidths="median", exclude_files=True, delay=False, weight=100.0, warmup_steps=200
+        bandwidths="median", exclude_files=True, delay=False, weight=300.0, warmup_steps=400
     )
     config.optimizer.update(
         learning_rate=1e-3, betas=(0.8, 0.95), schedule="cosine", warmup_steps=100
     )
     config.update(
-        log_every=20, evaluate_every=200, evaluate_items=10, evaluate_seconds=5.0, save_every=200
+        log_every=50, evaluate_every=250, evaluate_items=10, evaluate_seconds=5.0, save_every=250
     )
     return config

@@ -11,11 +11,10 @@ from configs import encodec_small
 
 def get_config():
     config = encodec_small.get_config()
-    config.steps = 300
-    config.batch_size = 6
+    config.steps = 550
     config.data.source = "sample:"
-    config.quantizer.update(warmup_steps=150, kmeans_batches=16)
-    config.loss.independence.update(kind="dhsic", weight=30.0, warmup_steps=50)
-    config.optimizer.warmup_steps = 30
-    config.update(log_every=10, evaluate_every=150, evaluate_items=4, save_every=50)
+    config.quantizer.update(warmup_steps=300, kmeans_batches=16)
+    config.loss.independence.update(kind="dhsic", warmup_steps=50)
+    config.optimizer.warmup_steps = 50
+    config.update(log_every=10, evaluate_every=275, evaluate_items=4, save_every=50)
     return config

@@ -156,8 +156,33 @@ def test_causal_codec_does_not_look_ahead_and_the_other_does():
         assert np.any(gradient[40:] != 0) != causal
 
 
+@pytest.mark.parametrize("norm", ["weight_norm", "none"])
+def test_starting_from_data_gives_outputs_the_wanted_scale(norm):
+    x = 0.01 * jnp.asarray(np.random.default_rng(0).standard_normal((2, 400, 3)), jnp.float32) + 1
+    for stride in (1, 4):
+        module = conv.Conv(5, 2 * stride, stride, norm=norm, init_std=0.5)
+        variables = module.init(jax.random.key(0), x)
+        y = module.apply(variables, x)
+        np.testing.assert_allclose(y.mean((0, 1)), 0, atol=1e-4)
+        np.testing.assert_allclose(y.std((0, 1)), 0.5, rtol=1e-3)
+    module = conv.ConvTranspose(5, 4, norm=norm, init_std=0.5)
+    y = module.apply(module.init(jax.random.key(0), x), x)
+    np.testing.assert_allclose(y.mean((0, 1)), 0, atol=1e-4)
+    np.testing.assert_allclose(jnp.sqrt(y.var((0, 1)).mean()), 0.5, rtol=1e-3)
+
+
+def test_a_codec_started_from_data_begins_at_the_scale_of_music():
+    x = 0.02 * jnp.asarray(np.random.default_rng(0).standard_normal((2, 800, 1)), jnp.float32)
+    codec = model.from_config({**TINY, "norm": "weight_norm", "init_std": 1.0}, 2, 4)
+    variables = jax.jit(codec.init)(jax.random.key(0), x)
+    z = codec.apply(variables, x, method="latents")
+    y = codec.apply(variables, z, method="synthesize")
+    np.testing.assert_allclose(z.std((0, 1)), 1, rtol=1e-3)
+    np.testing.assert_allclose(y.std(), 0.1, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
-    "field, value", [("ratios", (4, 1)), ("pad_mode", "same"), ("norm", "batch"), ("channels", 0)]
+    "field, value", [("init_std", -1.0), ("ratios", (4, 1)), ("pad_mode", "same"), ("norm", "batch"), ("channels", 0)]
 )
 def test_impossible_models_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"model.{field}"):

@@ -80,11 +80,18 @@ class _Weight(nn.Module):
         gain = gain[:, None] if self.gain_axis == 1 else gain
         return direction * (gain / length(direction))
 
+    def rescale(self, factor):
+        """Multiplies the weight by `factor` ([out], or a scalar if transposed)."""
+        name = "kernel" if self.norm == "none" else "gain"
+        self.put_variable("params", name, self.get_variable("params", name) * factor)
+
 
 class Conv(nn.Module):
     """Convolution whose output has ceil(time / stride) frames.
 
     [batch, time, in] -> [batch, ceil(time / stride), features]. `causal` pads on the left only.
+    `init_std` above 0 starts from the data: `init` gives every output channel that standard
+    deviation, and mean 0, on the batch it sees (Salimans & Kingma 2016, section 3).
     """
 
     features: int
@@ -95,11 +102,13 @@ class Conv(nn.Module):
     pad_mode: str = "constant"
     norm: str = "weight_norm"
     dtype: jnp.dtype = jnp.float32
+    init_std: float = 0.0
 
     @nn.compact
     def __call__(self, x_BxTxC):
         channels = x_BxTxC.shape[-1]
-        kernel = _Weight(self.norm, name="weight")((self.kernel_size, channels, self.features))
+        weight = _Weight(self.norm, name="weight")
+        kernel = weight((self.kernel_size, channels, self.features))
         bias = self.param(
             "bias", _bias_init(self.kernel_size * channels), (self.features,)
         )
@@ -112,14 +121,23 @@ class Conv(nn.Module):
             _require_double_stride(self.kernel_size, self.stride)
             x = x.reshape(x.shape[0], -1, self.stride * channels)
             kernel = kernel.reshape(2, self.stride * channels, self.features)
-        return convolve(x, kernel, self.dilation) + bias.astype(self.dtype)
+        y = convolve(x, kernel, self.dilation)
+        if self.init_std and self.is_initializing():
+            exact = y.astype(jnp.float32)
+            factor = self.init_std / (jnp.std(exact, axis=(0, 1)) + 1e-6)
+            bias = -factor * jnp.mean(exact, axis=(0, 1))
+            weight.rescale(factor)
+            self.put_variable("params", "bias", bias)
+            y = factor.astype(self.dtype) * y
+        return y + bias.astype(self.dtype)
 
 
 class ConvTranspose(nn.Module):
     """Transposed convolution: [batch, time, in] -> [batch, time * stride, features].
 
     The full output is `stride` samples longer; they are trimmed on the right when causal, else
-    half on each side (the larger half left).
+    half on each side (the larger half left). `init_std` as in Conv, of all channels together: the
+    gains belong to the input's.
     """
 
     features: int
@@ -127,12 +145,14 @@ class ConvTranspose(nn.Module):
     causal: bool = False
     norm: str = "weight_norm"
     dtype: jnp.dtype = jnp.float32
+    init_std: float = 0.0
 
     @nn.compact
     def __call__(self, x_BxTxC):
         batch, time, channels = x_BxTxC.shape
         taps = 2 * self.stride
-        kernel = _Weight(self.norm, gain_axis=1, name="weight")((taps, channels, self.features))
+        weight = _Weight(self.norm, gain_axis=1, name="weight")
+        kernel = weight((taps, channels, self.features))
         bias = self.param("bias", _bias_init(taps * self.features), (self.features,))
         # Output block m, of `stride` samples, is x[m] through the kernel's first half plus
         # x[m - 1] through its second.
@@ -141,7 +161,16 @@ class ConvTranspose(nn.Module):
         x = jnp.pad(x_BxTxC.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))
         y = convolve(x, two_taps).reshape(batch, (time + 1) * self.stride, self.features)
         left = 0 if self.causal else self.stride - self.stride // 2
-        return y[:, left : left + time * self.stride] + bias.astype(self.dtype)
+        y = y[:, left : left + time * self.stride]
+        if self.init_std and self.is_initializing():
+            exact = y.astype(jnp.float32)
+            mean = jnp.mean(exact, axis=(0, 1))
+            factor = self.init_std / (jnp.std(exact - mean) + 1e-6)
+            bias = -factor * mean
+            weight.rescale(factor)
+            self.put_variable("params", "bias", bias)
+            y = factor.astype(self.dtype) * y
+        return y + bias.astype(self.dtype)
 
 
 def _bias_init(fan_in: int):

@@ -50,6 +50,7 @@ class Codec(nn.Module):
     codebooks: int
     codebook_size: int
     dtype: jnp.dtype = jnp.float32
+    init_std: float = 0.0
 
     @property
     def hop(self) -> int:
@@ -74,7 +75,11 @@ class Codec(nn.Module):
             lstm_layers=self.lstm_layers,
             conv_shortcut=self.conv_shortcut,
             conv=dict(
-                causal=self.causal, pad_mode=self.pad_mode, norm=self.norm, dtype=self.dtype
+                causal=self.causal,
+                pad_mode=self.pad_mode,
+                norm=self.norm,
+                dtype=self.dtype,
+                init_std=self.init_std,
             ),
         )
         self.encoder = Encoder(dimension=self.dimension, **shared)
@@ -91,6 +96,8 @@ class Codec(nn.Module):
 
     def __call__(self, x_BxTxC):
         """The waveform through encoder, quantizer and decoder, same shape."""
+        if self.is_initializing():  # the codebooks are empty: nothing would reach the decoder
+            return self.synthesize(self.latents(x_BxTxC))[:, : x_BxTxC.shape[1]]
         encoded = self.encode(x_BxTxC)
         return self.decode(encoded.codes)[:, : encoded.length]
 
@@ -133,6 +140,8 @@ def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> C
     for name in positive:
         if fields[name] < 1:
             raise ValueError(f"model.{name} must be at least 1, not {fields[name]}")
+    if fields.get("init_std", 0.0) < 0:
+        raise ValueError(f"model.init_std must be at least 0, not {fields['init_std']}")
     for name, value in dict(codebooks=codebooks, codebook_size=codebook_size).items():
         if value < 1:
             raise ValueError(f"quantizer.{name} must be at least 1, not {value}")

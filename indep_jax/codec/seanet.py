@@ -68,7 +68,7 @@ class ResidualBlock(nn.Module):
     dilation: int
     compress: int
     conv_shortcut: bool
-    conv: dict  # what every convolution of the network shares: causal, pad_mode, norm, dtype
+    conv: dict  # what every convolution of the network shares: see Conv
 
     @nn.compact
     def __call__(self, x_BxTxC):
@@ -156,6 +156,7 @@ class Decoder(nn.Module):
                 self.conv["causal"],
                 self.conv["norm"],
                 self.conv["dtype"],
+                self.conv["init_std"],
                 name=f"up_{i}",
             )(nn.elu(x))
             for j in range(self.residual_layers):
@@ -167,4 +168,6 @@ class Decoder(nn.Module):
                     self.conv,
                     name=f"residual_{i}_{j}",
                 )(x)
-        return Conv(self.channels, self.last_kernel, name="conv_out", **self.conv)(nn.elu(x))
+        # Music in [-1, 1] has a standard deviation near 0.1.
+        conv = {**self.conv, "init_std": 0.1 * self.conv["init_std"]}
+        return Conv(self.channels, self.last_kernel, name="conv_out", **conv)(nn.elu(x))
