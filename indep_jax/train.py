@@ -3,12 +3,14 @@
   python -m indep_jax.train --config=configs/encodec_small.py \\
       --config.data.source=folder:PATH --workdir=DIR [--config.FIELD=VALUE ...]
 
-The same command again goes on where the run was, to the same numbers. The workdir gets
+The same command again goes on where the run was, to the same numbers; SIGTERM and Ctrl-C save
+first, and end with exit code 128 + the signal's number. The workdir gets
 config.json, checkpoints/, metrics.jsonl, TensorBoard events, and audio/ and figures/ of every
 evaluation. --config.init_from=OTHER_WORKDIR starts from another run's whole state.
 """
 
 import os
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -46,7 +48,11 @@ def main():
             raise ValueError(f"--{name} is required; --help says how")
     if not os.path.isfile(path):
         raise ValueError(f"--config={path}: no such file")
-    train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)
+    try:
+        train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)
+    except loop.Stopped as stopped:
+        print(f"indep_jax.train: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -270,6 +271,79 @@ def test_kill_during_evaluation_evaluates_again(undisturbed, tmp_path):
     assert read_metrics(tmp_path) == read_metrics(undisturbed[0])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(undisturbed, tmp_path, number):
+    process = start(tmp_path, "--pause=0.1")
+    for _ in iter(process.stdout.readline, "step 12\n"):
+        pass
+    process.send_signal(number)
+    _, errors = process.communicate()
+    # Index 12 makes step 13, which no interval saves.
+    message = f"Stopped: stopped by {signal.Signals(number).name} at step 13, saved in {tmp_path}"
+    assert message in errors and process.returncode == 1
+    resumed = Toy(22)
+    final = loop.run(resumed, make_config(), tmp_path)
+    assert resumed.steps == list(range(13, 22))
+    assert_same(final, undisturbed[2])
+    assert read_metrics(tmp_path) == read_metrics(undisturbed[0])
+
+
+def test_a_second_run_on_a_workdir_is_refused(tmp_path):
+    process = start(tmp_path, "--pause=0.1")
+    for _ in iter(process.stdout.readline, "step 1\n"):
+        pass
+    with pytest.raises(ValueError, match=f"in use by another run, process {process.pid} on"):
+        loop.run(Toy(22), make_config(), tmp_path)
+    process.kill()
+    process.communicate()
+    checkpoints.Lock(tmp_path).release()  # a killed run holds nothing
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "no manifest"])
+def test_a_damaged_checkpoint_is_passed_over(undisturbed, tmp_path, harm, capsys):
+    reference, _, state = undisturbed
+    loop.run(Toy(22), make_config(), tmp_path, max_step=12)
+    assert checkpoints.latest(tmp_path).name == "12" and not capsys.readouterr().err.count("damaged")
+    newest = tmp_path / "checkpoints/12"
+    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if harm == "flip":
+        content[len(content) // 2] ^= 1
+        largest.write_bytes(content)
+    elif harm == "cut":
+        largest.write_bytes(content[:-1])
+    elif harm == "remove":
+        largest.unlink()
+    else:
+        (newest / checkpoints.MANIFEST).unlink()
+    resumed = Toy(22)
+    final = loop.run(resumed, make_config(), tmp_path)
+    assert f"{newest} is damaged and passed over: " in capsys.readouterr().err
+    assert resumed.steps[0] == 10
+    assert_same(final, state)
+    assert read_metrics(tmp_path) == read_metrics(reference)
+
+
+def test_the_manifest_is_what_sha256sum_reads(undisturbed):
+    newest = checkpoints.latest(undisturbed[0])
+    done = subprocess.run(["sha256sum", "--check", "--strict", checkpoints.MANIFEST], cwd=newest,
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count(": OK") > 3, done.stderr
+
+
+def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(undisturbed, tmp_path):
+    loop.run(Toy(22), make_config(), tmp_path, max_step=10)
+    before = checkpoints.damage(tmp_path / "checkpoints/10")
+    process = start(tmp_path, "--largest_file=100")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("OSError: ") and str(tmp_path) in last, last
+    assert before == checkpoints.damage(tmp_path / "checkpoints/10") == ""
+    assert checkpoints.latest(tmp_path).name == "10"
+    assert_same(loop.run(Toy(22), make_config(), tmp_path), undisturbed[2])
+
+
 def test_init_from_shares_the_start(undisturbed, tmp_path):
     reference, _, state = undisturbed
     parent = tmp_path / "parent"
@@ -360,6 +434,8 @@ def _child():
             print("step", step, flush=True)
             return super().before_step(step, state, read)
 
+    if limit := options.get("largest_file"):  # in bytes: what a full disk does, to any user
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     if devices > 1:
         try:
             sharding.shard_batch(np.zeros((6, 2)), sharding.make_mesh())

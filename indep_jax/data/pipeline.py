@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,8 +146,16 @@ def iterate(
         # grain hands absl's flags to its workers, and refuses outside of absl.app.run otherwise.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_ignore_interrupt
+        )
     return iter(batches)
+
+
+def _ignore_interrupt(worker: int, workers: int) -> None:
+    """Ctrl-C reaches the workers too; the process that reads from them ends them."""
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def excerpts(

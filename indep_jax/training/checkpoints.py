@@ -3,12 +3,19 @@
 A batch is a function of (seed, index), so the data position is one integer and is stored as JSON
 beside the arrays; there is no iterator state. Random keys are derived from the step: none stored.
 Orbax writes a step beside its final name and renames it when complete, so a save that was cut
-leaves nothing that looks like a checkpoint.
+leaves nothing that looks like a checkpoint. Just before, a manifest of its files is added: one that
+a disk or a copy has damaged since is recognised, and the one before is used.
 """
 
+import contextlib
+import errno
+import fcntl
+import hashlib
 import json
 import os
 import pathlib
+import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +25,43 @@ from jax.sharding import SingleDeviceSharding
 
 # Fields that do not change the numbers of a run, so a resumed run may change them.
 FREE_FIELDS = ("log_every", "evaluate_every", "save_every", "keep", "data.workers")
+MANIFEST = "sha256sums"  # in every checkpoint; `sha256sum -c` reads it
+# Orbax writes the time of the commit into the first, and the second whole, after the seal.
+_STAMPED = "_CHECKPOINT_METADATA"
+_UNSEALED = (MANIFEST, _STAMPED, "commit_success.txt")
 _ABSENT = "(absent)"
+
+
+class Lock:
+    """Holds a workdir for one run: made by every process, taken by the first of several.
+
+    The operating system releases it when the process ends, however it ends. Raises ValueError, one
+    line, when another run has it, and OSError when the workdir cannot be written.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        self._file = None
+        if jax.process_index():
+            return
+        os.makedirs(workdir, exist_ok=True)
+        self._file = open(os.path.join(workdir, "lock"), "a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip()
+            self._file.close()
+            raise ValueError(f"{workdir} is in use by another run, {holder}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a disk that has no locks
+                raise
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class Checkpoints:
@@ -30,31 +73,118 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike, *, keep: int):
+        self._directory = _directory(workdir)
+        self._saving = 0  # the step whose save was started last
         self._manager = ocp.CheckpointManager(
-            _directory(workdir),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True))
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)))
 
     def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:
-        """Starts an asynchronous save; the state may be donated as soon as this returns."""
-        self._manager.save(step, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(dict(position))))
+        """Starts an asynchronous save; the state may be donated as soon as this returns.
+
+        Raises OSError, one line, when this save or the one before it could not be written.
+        """
+        with self._naming_failures():
+            # The save before must be over: its seal asks for its step.
+            self._manager.wait_until_finished()
+            self._saving = step
+            # Asked beforehand: Orbax tells of a full disk in hundreds of lines.
+            needed = sum(x.nbytes for x in jax.tree.leaves(state))
+            free = shutil.disk_usage(self._directory).free
+            if needed > free:
+                raise OSError(f"it takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
+            self._manager.save(step, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(dict(position))))
 
     def wait(self) -> None:
-        """Returns when every save that was started is complete."""
-        self._manager.wait_until_finished()
+        """Returns when every save that was started is complete; raises as `save` does."""
+        with self._naming_failures():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for running saves and releases the threads."""
-        self._manager.close()
+        """Waits for running saves and releases the threads; raises as `save` does."""
+        with self._naming_failures():
+            self._manager.close()
+
+    def drop_after(self, step: int) -> None:
+        """Deletes checkpoints newer than `step`, which did not verify: the run writes them anew."""
+        for newer in self._manager.all_steps():
+            if newer > step:
+                self._manager.delete(newer)
+
+    def _seal(self) -> None:
+        """Adds the manifest to a checkpoint that is complete and not yet renamed."""
+        if jax.process_index() == 0:
+            for folder in self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                write_manifest(folder)
+
+    @contextlib.contextmanager
+    def _naming_failures(self):
+        try:
+            yield
+        except Exception as error:
+            # Orbax and TensorStore raise many types for a disk that is full or gone, over lines.
+            reason = " ".join(str(error).split())
+            if len(reason) > 300:
+                reason = f"{reason[:300]}..."
+            raise OSError(
+                f"{self._directory}: the checkpoint of step {self._saving} could not be written, "
+                f"earlier ones are intact: {reason or type(error).__name__}") from error
+
+
+def write_manifest(folder: pathlib.Path) -> None:
+    """Writes folder/sha256sums for all files in it, in the format of sha256sum."""
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(_digests(folder).items())]
+    with open(folder / MANIFEST, "w") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def damage(path: pathlib.Path) -> str:
+    """What is wrong with a checkpoint's files according to its manifest; empty if nothing is."""
+    try:
+        stated = dict(reversed(line.split("  ", 1))
+                      for line in (path / MANIFEST).read_text().splitlines())
+        found = _digests(path)
+        json.loads((path / _STAMPED).read_text())
+    except OSError as error:
+        return f"{os.path.basename(error.filename)}: {error.strerror.lower()}"
+    except ValueError:
+        return f"{MANIFEST} or {_STAMPED} is malformed"
+    for name in sorted(stated.keys() | found.keys()):
+        if stated.get(name) != found.get(name):
+            return f"{name} " + ("is missing" if name not in found else "is not what was written")
+    return ""
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    digests = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name not in _UNSEALED:
+            with open(path, "rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                    file, "sha256").hexdigest()
+    return digests
 
 
 def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
-    """The folder of the newest complete checkpoint, named by its step, or None."""
+    """The folder of the newest checkpoint that verifies, named by its step, or None.
+
+    A line on stderr says which were passed over and why.
+    """
     directory = _directory(workdir)
     if not directory.is_dir():
         return None
     complete = [path for path in directory.iterdir() if path.name.isdecimal()]
-    return max(complete, key=lambda path: int(path.name), default=None)
+    for path in sorted(complete, key=lambda path: int(path.name), reverse=True):
+        problem = damage(path)
+        if not problem:
+            return path
+        print(f"{path} is damaged and passed over: {problem}", file=sys.stderr, flush=True)
+    return None
 
 
 def restore(path: pathlib.Path, template: Any = None) -> tuple[int, Any, dict[str, Any]]:
@@ -151,7 +281,11 @@ def store_config(workdir: str | os.PathLike, config: Any) -> None:
     path = pathlib.Path(workdir) / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".json.tmp")
-    beside.write_text(json.dumps(_plain(config), indent=2) + "\n")
+    try:
+        beside.write_text(json.dumps(_plain(config), indent=2) + "\n")
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
 
 

@@ -8,6 +8,9 @@ random key) and named by the number of steps done where they are shown or saved.
 
 import math
 import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -68,6 +71,15 @@ class NonFiniteLoss(RuntimeError):
     """A metric of a step was NaN or infinite; the message is one line."""
 
 
+class Stopped(RuntimeError):
+    """A signal ended the run, after a save; the message is one line."""
+
+    def __init__(self, number: int, step: int, workdir: str | os.PathLike):
+        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}, saved in "
+                         f"{workdir}; the same command goes on from there")
+        self.signal = number
+
+
 def run(task: Task, config: Any, workdir: str | os.PathLike, *,
         max_step: int | None = None) -> State:
     """Trains until config.steps, continuing what `workdir` holds. Returns the final state.
@@ -79,30 +91,47 @@ def run(task: Task, config: Any, workdir: str | os.PathLike, *,
       workdir: checkpoints/, config.json and what writers.Writers writes.
       max_step: stop there as if interrupted: saved, and not evaluated unless it was due.
     Raises:
-      ValueError: the workdir holds a run with another config, init_from does not fit, or the
-        batch does not divide over the devices.
+      ValueError: the workdir holds a run with another config or is in use by another run,
+        init_from does not fit, or the batch does not divide over the devices.
+      OSError: the workdir cannot be written.
+      Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread
+        of a run of one process; elsewhere signals do what they always do.)
       NonFiniteLoss: a metric was not finite. The state that gave it is not saved.
     """
-    checkpoints.check_config(workdir, config)
-    saved = checkpoints.Checkpoints(workdir, keep=config.keep)
+    lock = checkpoints.Lock(workdir)
     try:
-        return _Run(task, config, workdir, saved).train(max_step)
+        checkpoints.check_config(workdir, config)
+        saved = checkpoints.Checkpoints(workdir, keep=config.keep)
+        with _Signals() as signals:
+            try:
+                state = _Run(task, config, workdir, saved, signals).train(max_step)
+            finally:
+                saved.close()
+    except OSError as error:
+        if error.strerror and not error.filename:  # a write, which does not say where
+            raise OSError(f"{workdir}: {error.strerror.lower()}") from error
+        raise
     finally:
-        saved.close()
+        lock.release()
+    if signals.received:
+        raise Stopped(signals.received, int(state["step"]), workdir)
+    return state
 
 
 class _Run:
     """One call of `run`: the state, its step, and what was measured since the last log."""
 
     def __init__(self, task: Task, config: Any, workdir: str | os.PathLike,
-                 saved: checkpoints.Checkpoints):
+                 saved: checkpoints.Checkpoints, signals: "_Signals"):
         self.task, self.config, self.workdir, self.saved = task, config, workdir, saved
+        self.signals = signals
+        self.saved_step = 0
         self.mesh = sharding.make_mesh(config.get("mesh"))
         self.batches = _Batches(task.dataset, self.mesh, config.data.workers)
         self.compiled: dict[str, Callable] = {}
         self.means = _Means()
-        self._start()
         self.pending: Metrics | None = None  # of the step that was dispatched last
+        self._start()
         self.seconds = self.waited = 0.0  # since the last log: training, and waiting for data
         self.steps_timed = 0
 
@@ -121,6 +150,8 @@ class _Run:
         if path := checkpoints.latest(self.workdir):
             self.step, self.state, position = checkpoints.restore(path, template)
             self.means = _Means(position["means"])
+            self.saved_step = self.step
+            self.saved.drop_after(self.step)
             checkpoints.store_config(self.workdir, self.config)
         elif self.config.get("init_from"):
             self.step, self.state = checkpoints.restore_latest(self.config.init_from, template)
@@ -142,15 +173,15 @@ class _Run:
                 self._evaluate()  # the run was killed between the save and the end of evaluation
             if self.step >= config.steps:
                 self.out.message(f"{self.workdir}: already at step {self.step} of {config.steps}")
-            while self.step < stop:
+            while self.step < stop and not self.signals.received:
                 self._step()
                 evaluate = self._due(config.evaluate_every)
-                if evaluate or self._due(config.save_every) or self.step == stop:
-                    self._handle(self.step, self.pending)  # nothing unchecked is ever saved
-                    self.pending = None
+                if evaluate or self._due(config.save_every):
                     self._save()
-                if evaluate:
+                if evaluate and not self.signals.received:
                     self._evaluate()
+            if self.saved_step != self.step:
+                self._save()
         finally:
             self.batches.close()
             self.out.close()
@@ -222,8 +253,12 @@ class _Run:
         self.out.show(step, scalars)
 
     def _save(self) -> None:
+        if self.pending is not None:
+            self._handle(self.step, self.pending)  # nothing unchecked is ever saved
+            self.pending = None
         position = {"data_index": self.step, "means": self.means.sums}
         self.saved.save(self.step, self.state, position)
+        self.saved_step = self.step
 
     def _evaluate(self) -> None:
         begin = time.perf_counter()
@@ -234,6 +269,30 @@ class _Run:
         self.out.scalars(self.step, {
             **{f"eval/{name}": value for name, value in found.scalars.items()},
             "time/evaluation": time.perf_counter() - begin})
+
+
+class _Signals:
+    """Notes the first SIGTERM or SIGINT while it is entered; a second one acts as it always did."""
+
+    def __init__(self):
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = number
+        self.__exit__()
+        print(f"\n{signal.Signals(number).name}: saving, then stopping; again to stop at once",
+              file=sys.stderr, flush=True)
+
+    def __exit__(self, *error: Any) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
 
 
 class _Batches:
