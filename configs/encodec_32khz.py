@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
             data=dict(
                 source="",  # folder:PATH | sample:
                 segment_seconds=1.0,
+                max_unreadable=0.1,  # share of the files that may be: above it the run stops
                 workers=2,  # processes that read and resample; 0 reads in the training process
             ),
             model=dict(

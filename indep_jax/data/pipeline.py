@@ -27,6 +27,7 @@ def segments(
     seconds: float,
     sample_rate: int,
     channels: int,
+    max_unreadable: float = 1.0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.MapDataset:
@@ -45,6 +46,8 @@ def segments(
       seconds: length of a segment.
       sample_rate: in Hz.
       channels: of the audio.
+      max_unreadable: share of the files, above which those that turn out to be unreadable end the
+        run with a ValueError that names them (each process that reads counts its own).
       process_index: of this process: it reads the contiguous slice of rows that belongs to it.
       process_count: must divide `batch_size`.
 
@@ -71,6 +74,7 @@ def segments(
         frames=round(seconds * sample_rate),
         sample_rate=sample_rate,
         channels=channels,
+        max_unreadable=max_unreadable,
         process_index=process_index,
         process_count=process_count,
     )
@@ -88,8 +92,10 @@ class _Examples:
     frames: int  # of a segment, at sample_rate
     sample_rate: int
     channels: int
+    max_unreadable: float
     process_index: int
     process_count: int
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)  # found so far, by name
 
     def __len__(self) -> int:
         return _ENDLESS // self.batch_size * (self.batch_size // self.process_count)
@@ -107,13 +113,15 @@ class _Examples:
                     self.sample_rate, self.channels,
                 )
             except sources.READ_ERRORS as error:
-                problem = {file.name: sources.describe_error(error)}
-                sources.name_unreadable(f"source {self.source.source}, reading", problem)
+                self.unreadable[file.name] = sources.describe_error(error)
+                name, files = self.source.source, len(self.source.files)
+                sources.check_unreadable(name, self.unreadable, files, self.max_unreadable)
+                sources.name_unreadable(f"source {name}, reading", self.unreadable)
                 continue
             return dict(audio=audio, file=np.int32(number))
         raise ValueError(
             f"source {self.source.source}: {_MAX_ATTEMPTS} draws in a row were unreadable, "
-            f"the last from {file.name}"
+            f"the last from {sources.printable(file.name)}"
         )
 
     def _draw(self, index: int, attempt: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,12 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 SAMPLE_FOLDER = pathlib.Path(__file__).parent / "sample"
 
 _VALID_BELOW, _TEST_BELOW = 0.05, 0.10  # shares of the files held out where no manifest says
+
+# What no music is, and a damaged header may say. Silence compresses best, in FLAC: a few hundred
+# frames a byte.
+_SAMPLE_RATES = range(4_000, 1_000_001)
+_MAX_CHANNELS = 64
+_MAX_FRAMES_PER_BYTE = 4_096
 
 # What soundfile and the operating system raise for a file that cannot be read.
 READ_ERRORS = (soundfile.SoundFileError, OSError, EOFError)
@@ -61,7 +68,7 @@ class AudioSource:
         return sum(file.seconds for file in self.files)
 
 
-def open_source(source: str, split: str) -> AudioSource:
+def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSource:
     """Opens `folder:PATH` or `sample:`; reads headers only.
 
     `folder:PATH` is searched recursively for wav, flac, ogg, opus and mp3 (hidden names are left
@@ -75,7 +82,8 @@ def open_source(source: str, split: str) -> AudioSource:
 
     Raises:
       ValueError: one line, for an unknown scheme or split, a missing folder, a folder or split
-        without readable audio, or a malformed manifest.
+        without readable audio, a malformed manifest, or a share of unreadable files (of the split,
+        or of the folder where a hash splits it) above `max_unreadable`.
     """
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}, all")
@@ -101,8 +109,10 @@ def open_source(source: str, split: str) -> AudioSource:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
             raise ValueError(f"source {source}: no audio under {folder}, expected {kinds}")
         files, errors = _open_files(folder, [dict(path=name) for name in names])
-        files = _hash_split(source, files, split)
+    check_unreadable(source, errors, len(files) + len(errors), max_unreadable)
     name_unreadable(f"source {source}", errors)
+    if not manifest.exists():
+        files = _hash_split(source, files, split)
     if not files:
         raise ValueError(
             f"source {source}: no readable file in split {split} ({len(errors)} unreadable)"
@@ -121,8 +131,25 @@ def name_unreadable(where: str, errors: dict[str, str]) -> None:
     if not new:
         return
     _named.update(new)
-    named = ", ".join(f"{name} ({error})" for name, error in new.items())
-    print(f"{where}: {len(new)} unreadable, left out: {named}", file=sys.stderr, flush=True)
+    print(f"{where}: {len(new)} unreadable, left out: {_list(new)}", file=sys.stderr, flush=True)
+
+
+def check_unreadable(source: str, errors: dict[str, str], files: int, limit: float) -> None:
+    """Raises ValueError, naming the files, when `errors` are more than a share `limit` of them."""
+    if errors and len(errors) > limit * files:
+        raise ValueError(
+            f"source {source}: {len(errors)} of {files} files are unreadable, more than "
+            f"data.max_unreadable, {limit:g}: {_list(errors)}"
+        )
+
+
+def _list(errors: dict[str, str]) -> str:
+    return ", ".join(f"{printable(name)} ({error})" for name, error in errors.items())
+
+
+def printable(name: str) -> str:
+    """A file's name on one line: line breaks, control characters and broken UTF-8 as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _find_audio(folder: pathlib.Path) -> list[str]:
@@ -163,9 +190,15 @@ def _open_files(
     def open_one(entry: dict[str, str]) -> AudioFile | str:
         path = folder / entry["path"]
         try:
-            with soundfile.SoundFile(path) as audio:
+            with soundfile.SoundFile(os.fsencode(path)) as audio:
                 if audio.frames <= 0:
                     return "no frames"
+                if audio.samplerate not in _SAMPLE_RATES:
+                    return f"a sample rate of {audio.samplerate} Hz"
+                if audio.channels > _MAX_CHANNELS:
+                    return f"{audio.channels} channels"
+                if audio.frames > _MAX_FRAMES_PER_BYTE * path.stat().st_size:
+                    return f"its header promises {audio.frames} frames, more than it can hold"
                 return AudioFile(
                     name=entry["path"],
                     path=str(path),
@@ -223,5 +256,5 @@ def _hash_split(source: str, files: list[AudioFile], split: str) -> list[AudioFi
 
 
 def _uniform_hash(name: str) -> float:
-    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import soundfile
@@ -12,6 +13,8 @@ from indep_jax.data.sources import AudioFile
 
 # Half-length of what soxr's HQ filter sees, with a margin, in frames of the lower of the two rates.
 _CONTEXT_FRAMES = 256
+# Full scale is 1; lossy decoders and float files exceed it, but not by 30 dB.
+_LOUDEST = 32.0
 
 
 def resampled_frames(file: AudioFile, sample_rate: int) -> int:
@@ -25,7 +28,7 @@ def read_segment(
     """Reads a segment by seeking; its cost does not depend on the file's length.
 
     Equals resampling the whole file and slicing it, to about 1e-6. The level is the file's: lossy
-    decoders overshoot full scale, which is not clipped. Non-finite samples become 0.
+    decoders overshoot full scale, which is not clipped.
 
     Args:
       file: from `open_source`.
@@ -38,7 +41,8 @@ def read_segment(
       float32 [time, channels], zeros behind the end of the file.
 
     Raises:
-      soundfile.SoundFileError, OSError or EOFError: the file cannot be read there.
+      soundfile.SoundFileError, OSError or EOFError: the file cannot be read there, or what it holds
+        is no sound: samples that are not finite, or beyond 30 dB over full scale.
     """
     start, length = round(start_seconds * sample_rate), round(seconds * sample_rate)
     if start < 0 or length <= 0:
@@ -96,13 +100,13 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
     """
     if first >= last:
         return np.zeros((0, file.channels), np.float32)
-    with soundfile.SoundFile(file.path) as handle:
+    with soundfile.SoundFile(os.fsencode(file.path)) as handle:
         if handle.channels != file.channels or handle.samplerate != file.sample_rate:
             raise EOFError("not the file it was when the source was opened")
         handle.seek(first)
         audio = handle.read(last - first, dtype="float32", always_2d=True)
     if not len(audio):
         raise EOFError(f"ends before frame {first} of the {file.frames} its header promises")
-    if not np.isfinite(audio).all():
-        audio = np.nan_to_num(audio, nan=0.0, posinf=0.0, neginf=0.0)
+    if not np.abs(audio).max() <= _LOUDEST:  # so that nan, which compares as false, fails too
+        raise OSError("samples that are not finite, or far beyond full scale")
     return audio

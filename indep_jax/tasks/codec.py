@@ -71,7 +71,8 @@ class CodecTask:
         config = self.config
         shape = dict(sample_rate=config.model.sample_rate, channels=config.model.channels)
         self._segments = data.segments(
-            data.open_source(config.data.source, "train"),
+            data.open_source(config.data.source, "train", config.data.max_unreadable),
+            max_unreadable=config.data.max_unreadable,
             seed=config.seed,
             batch_size=config.batch_size,
             seconds=config.data.segment_seconds,

@@ -24,7 +24,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 # Fields that do not change the numbers of a run, so a resumed run may change them.
-FREE_FIELDS = ("log_every", "evaluate_every", "save_every", "keep", "data.workers")
+FREE_FIELDS = (
+    "log_every", "evaluate_every", "save_every", "keep", "data.workers", "data.max_unreadable")
 MANIFEST = "sha256sums"  # in every checkpoint; `sha256sum -c` reads it
 # Orbax writes the time of the commit into the first, and the second whole, after the seal.
 _STAMPED = "_CHECKPOINT_METADATA"
