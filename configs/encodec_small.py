@@ -21,6 +21,9 @@ def get_config():
     config.quantizer.update(codebook_size=256, kmeans_batches=16, warmup_steps=1_250)
     config.discriminator.update(filters=8, n_ffts=(512, 128))
     config.loss.update(adversarial=0.5, feature=1.0, l1=2.0, relative_l1=True, mel=8.0)
+    # The latents that the warm-up leaves are large (standard deviation 15): at 1 the commitment
+    # loss shrinks them faster than the codebooks can follow, and a handful of codes remain.
+    config.loss.commitment = 0.05
     config.loss.independence.update(
         bandwidths="median", exclude_files=True, delay=False, weight=300.0, warmup_steps=400
     )

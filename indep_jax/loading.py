@@ -135,11 +135,11 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
         sample_rate=module.sample_rate,
         channels=module.channels,
     )
-    frame = jnp.zeros((1, module.hop, module.channels))  # parameters do not depend on the length
     # This generator compiles several times faster than the default, of which jit(init) holds one
     # instance per parameter.
     init_key = jax.random.key(seed, impl="unsafe_rbg")
-    params = jax.jit(module.init)(init_key, frame)["params"]
+    # Music, as in a run: with model.init_std the first weights depend on it.
+    params = jax.jit(module.init)(init_key, segments[0]["audio"])["params"]
     empty = quantizer.empty(module.codebooks, module.codebook_size, module.dimension)
     latents = jax.jit(
         lambda x: module.apply(dict(params=params, codebook=empty), x, method="latents")
