@@ -5,8 +5,11 @@
     wave = codec.decode(encoded)  # as long as what was encoded
 """
 
+import dataclasses
+import functools
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from indep_jax.codec import model as codec_model
-from indep_jax.codec import quantizer
+from indep_jax.codec import quantizer, streaming
 from indep_jax.codec.model import Encoded
 from indep_jax.data import pipeline, sources
 from indep_jax.hub import encodec as hub_encodec
@@ -46,6 +49,15 @@ class LoadedCodec:
         )
         self._decode = jax.jit(
             lambda variables, codes: self.module.apply(variables, codes, method="decode")
+        )
+        self._encode_window, self._decode_window = (
+            jax.jit(
+                lambda variables, *args, window, method=method: self.module.apply(
+                    variables, *args, window, method=method, mutable=["carry"]
+                ),
+                static_argnames="window",
+            )
+            for method in ("encode_window", "decode_window")
         )
 
     @property
@@ -95,6 +107,76 @@ class LoadedCodec:
         if length is not None and not 0 <= length <= whole:
             raise ValueError(f"length: expected at most {whole} samples, not {length}")
         return self._decode(self.variables, codes.astype(np.int32))[:, :length]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells this codec's tokens from another's: a hash of its shape and its weights."""
+        digest = hashlib.sha256(json.dumps(_tokenizer(self.module)).encode())
+        leaves = jax.tree_util.tree_leaves_with_path(
+            (self.variables["params"], self.variables["codebook"]["embed"])
+        )
+        for path, leaf in leaves:
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode_long(
+        self, read: Callable[[int, int], np.ndarray], length: int, seconds: float = 10.0
+    ) -> Iterator[np.ndarray]:
+        """Codes of a waveform of any length, in blocks int32 [frames, codebooks], in order.
+
+        Args:
+          read: read(start, count) gives samples [count, channels], zeros behind the end.
+          length: of the waveform, samples; at least 1.
+          seconds: of the windows that are computed at a time.
+
+        The whole is what `encode` gives, but for the last frames (see codec/streaming.py).
+        """
+        hop = self.module.hop
+        total = -(-length // hop)
+        plan = streaming.encoding_plan(self.module, _window(total, seconds * self.frame_rate))
+        carry: dict = {}
+        for span in plan.spans(total):
+            x = jnp.asarray(read(span.start * hop, plan.frames * hop), jnp.float32)[None]
+            codes, carry = self._encode_window(
+                {**self.variables, **carry}, x, window=span.window
+            )
+            yield np.asarray(codes)[0, span.first - span.start : span.last - span.start]
+
+    def decode_long(
+        self, codes: np.ndarray, length: int | None = None, seconds: float = 10.0
+    ) -> Iterator[np.ndarray]:
+        """The waveform of codes [frames, codebooks] of any length, in blocks [samples, channels].
+
+        The whole is what `decode` gives, but for the last frames (see codec/streaming.py).
+        """
+        hop, total = self.module.hop, len(codes)
+        left = total * hop if length is None else length
+        plan = streaming.decoding_plan(self.module, _window(total, seconds * self.frame_rate))
+        carry: dict = {}
+        for span in plan.spans(total):
+            piece = codes[span.start : span.start + plan.frames].astype(np.int32)
+            padded = np.pad(piece, ((0, plan.frames - len(piece)), (0, 0)))[None]
+            wave, carry = self._decode_window(
+                {**self.variables, **carry}, padded, np.int32(len(piece)), window=span.window
+            )
+            first, last = (hop * (frame - span.start) for frame in (span.first, span.last))
+            block = np.asarray(wave)[0, first:last][:left]
+            left -= len(block)
+            yield block
+
+
+def _window(total: int, largest: float) -> int:
+    """Frames of a window for `total` frames: few sizes, so that few programs are compiled."""
+    return min(round(largest), 2 ** max(5, (total - 1).bit_length()))
+
+
+def _tokenizer(module: codec_model.Codec) -> dict:
+    """The fields of a codec that decide what its tokens mean."""
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    for name in ("parent", "name", "dtype", "init_std"):
+        fields.pop(name)
+    return fields
 
 
 def load_codec(path: str | Path, *, dtype: str | None = None) -> LoadedCodec:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from indep_jax.codec import quantizer
-from indep_jax.codec.seanet import Decoder, Encoder
+from indep_jax.codec.seanet import Decoder, Encoder, Window
 
 
 class Encoded(NamedTuple):
@@ -101,13 +101,13 @@ class Codec(nn.Module):
         encoded = self.encode(x_BxTxC)
         return self.decode(encoded.codes)[:, : encoded.length]
 
-    def latents(self, x_BxTxC):
-        """Waveform -> latents, the encoder alone."""
-        return self.encoder(x_BxTxC).astype(jnp.promote_types(self.dtype, jnp.float32))
+    def latents(self, x_BxTxC, window: Window | None = None):
+        """Waveform -> latents, the encoder alone; `window` as in codec/streaming.py."""
+        return self.encoder(x_BxTxC, window).astype(jnp.promote_types(self.dtype, jnp.float32))
 
-    def synthesize(self, z_BxTxD):
+    def synthesize(self, z_BxTxD, window: Window | None = None):
         """Latents -> waveform [batch, frames * hop, channels], the decoder alone."""
-        return self.decoder(z_BxTxD).astype(jnp.promote_types(self.dtype, jnp.float32))
+        return self.decoder(z_BxTxD, window).astype(jnp.promote_types(self.dtype, jnp.float32))
 
     def quantize(self, z_BxTxD, active=None) -> quantizer.Quantized:
         """Latents -> codes, vectors and losses; see quantizer.quantize."""
@@ -121,6 +121,16 @@ class Codec(nn.Module):
     def decode(self, codes_BxTxK):
         """Codes -> waveform [batch, frames * hop, channels]."""
         return self.synthesize(quantizer.decode(self._codebook(), codes_BxTxK))
+
+    def encode_window(self, x_BxTxC, window: Window):
+        """Codes of a window of a long waveform; the collection "carry" must be mutable."""
+        return self.quantize(self.latents(x_BxTxC, window)).codes
+
+    def decode_window(self, codes_BxTxK, frames, window: Window):
+        """Waveform of a window of long codes, of which `frames` are codes and the rest silence."""
+        vectors_BxTxD = quantizer.decode(self._codebook(), codes_BxTxK)
+        inside = jnp.arange(codes_BxTxK.shape[1])[:, None] < frames
+        return self.synthesize(jnp.where(inside, vectors_BxTxD, 0), window)
 
 
 def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> Codec:

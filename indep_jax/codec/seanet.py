@@ -1,6 +1,7 @@
 """SEANet encoder and decoder (Tagliasacchi et al. 2020; EnCodec, Défossez et al. 2022)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,16 +10,30 @@ import jax.numpy as jnp
 from indep_jax.codec.conv import Conv, ConvTranspose
 
 
+class Window(NamedTuple):
+    """What the LSTMs do in a window of a long signal; both count latent frames from its start.
+
+    skip: the first frames, which the windows before have fed to the LSTM, are left out (its output
+    there is 0). keep: the state after this many frames is what the next window starts from.
+    """
+
+    skip: int
+    keep: int
+
+
 class LSTM(nn.Module):
     """One LSTM layer over time, [batch, time, features] -> the same shape, zero initial state.
 
     PyTorch's arrangement: gates in the order input, forget, cell, output and two biases.
+
+    With `window` (see codec/streaming.py) it goes on from the state in the collection "carry", which
+    must be mutable, and leaves there the state for the next window.
     """
 
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BxTxH):
+    def __call__(self, x_BxTxH, window: Window | None = None):
         batch, _, features = x_BxTxH.shape
         bound = features**-0.5
 
@@ -40,11 +55,19 @@ class LSTM(nn.Module):
             i, f, g, o = jnp.split(gates_Bx4H + hidden @ recurrent, 4, axis=-1)
             cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
             hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
-            return (hidden, cell), hidden
+            return (hidden, cell), (hidden if window is None else (hidden, cell))
 
+        gates_TxBx4H = gates_BxTx4H.swapaxes(0, 1)
         zero = jnp.zeros((batch, features), self.dtype)
-        _, hidden_TxBxH = jax.lax.scan(step, (zero, zero), gates_BxTx4H.swapaxes(0, 1))
-        return hidden_TxBxH.swapaxes(0, 1)
+        if window is None:
+            _, hidden_TxBxH = jax.lax.scan(step, (zero, zero), gates_TxBx4H)
+            return hidden_TxBxH.swapaxes(0, 1)
+        carried = [self.variable("carry", name, lambda: zero) for name in ("hidden", "cell")]
+        start = tuple(variable.value for variable in carried)
+        _, states = jax.lax.scan(step, start, gates_TxBx4H[window.skip :])
+        for variable, state_TxBxH in zip(carried, states, strict=True):
+            variable.value = state_TxBxH[window.keep - window.skip - 1]
+        return jnp.pad(states[0].swapaxes(0, 1), ((0, 0), (window.skip, 0), (0, 0)))
 
 
 class ResidualLSTM(nn.Module):
@@ -54,10 +77,10 @@ class ResidualLSTM(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x_BxTxH):
+    def __call__(self, x_BxTxH, window: Window | None = None):
         y = x_BxTxH
         for i in range(self.layers):
-            y = LSTM(self.dtype, name=f"layer_{i}")(y)
+            y = LSTM(self.dtype, name=f"layer_{i}")(y, window)
         return x_BxTxH + y
 
 
@@ -106,7 +129,7 @@ class Encoder(nn.Module):
     conv: dict
 
     @nn.compact
-    def __call__(self, x_BxTxC):
+    def __call__(self, x_BxTxC, window: Window | None = None):
         features = self.n_filters
         x = Conv(features, self.kernel, name="conv_in", **self.conv)(x_BxTxC)
         for i, ratio in enumerate(reversed(self.ratios)):
@@ -122,7 +145,7 @@ class Encoder(nn.Module):
             features *= 2
             x = Conv(features, 2 * ratio, ratio, name=f"down_{i}", **self.conv)(nn.elu(x))
         if self.lstm_layers:
-            x = ResidualLSTM(self.lstm_layers, self.conv["dtype"], name="lstm")(x)
+            x = ResidualLSTM(self.lstm_layers, self.conv["dtype"], name="lstm")(x, window)
         return Conv(self.dimension, self.last_kernel, name="conv_out", **self.conv)(nn.elu(x))
 
 
@@ -143,11 +166,11 @@ class Decoder(nn.Module):
     conv: dict
 
     @nn.compact
-    def __call__(self, z_BxTxD):
+    def __call__(self, z_BxTxD, window: Window | None = None):
         features = self.n_filters * 2 ** len(self.ratios)
         x = Conv(features, self.kernel, name="conv_in", **self.conv)(z_BxTxD)
         if self.lstm_layers:
-            x = ResidualLSTM(self.lstm_layers, self.conv["dtype"], name="lstm")(x)
+            x = ResidualLSTM(self.lstm_layers, self.conv["dtype"], name="lstm")(x, window)
         for i, ratio in enumerate(self.ratios):
             features //= 2
             x = ConvTranspose(

@@ -1,0 +1,167 @@
+"""Music to tokens, and back.
+
+    python -m indep_jax.encode --codec=DIR --source=folder:PATH --output=DIR [--split=all]
+    python -m indep_jax.encode --codec=DIR --tokens=DIR --output=DIR
+
+The first writes a token store (indep_jax/data/tokens.py): ArrayRecord shards of about
+--shard_seconds of music, and tokens.json. The second decodes a store to one wav (16 bit) per file.
+Files of any length take the memory of one window of 10 s. Interrupted, the same command goes on:
+shards and files that are complete are kept.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+import tqdm
+from absl import flags
+
+from indep_jax import command, loading
+from indep_jax.data import sources, tokens, transforms
+
+SHARD_SECONDS = 3_600.0
+
+
+def encode(codec, source: sources.AudioSource, output: str, shard_seconds: float) -> dict:
+    """Writes the token store of a source; returns the content of tokens.json.
+
+    Raises ValueError, one line, where `output` holds the store of another codec or other music.
+    """
+    folder = pathlib.Path(output)
+    shards = _shards(source, shard_seconds)
+    info = dict(
+        codec=codec.fingerprint,
+        sample_rate=codec.sample_rate,
+        frame_rate=codec.frame_rate,
+        codebooks=codec.codebooks,
+        codebook_size=codec.codebook_size,
+        source=source.source,
+        split=source.split,
+        files=len(source.files),
+        seconds=round(source.seconds, 3),
+        shards=len(shards),
+    )
+    if (folder / tokens.INFO).exists():
+        there = tokens.read_info(folder)
+        changes = [name for name in info if there.get(name) != info[name]]
+        if changes:
+            shown = "; ".join(f"{name}: {there.get(name)} -> {info[name]}" for name in changes)
+            raise ValueError(f"{output} holds other tokens: {shown}")
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens.write_info(folder, info)
+    with _progress(source.seconds, "encode") as bar:
+        for number, files in enumerate(shards):
+            path = tokens.shard_path(folder, number, len(shards))
+            if path.exists():
+                bar.update(sum(file.seconds for file in files))
+                continue
+            tokens.write_shard(path, _encode_files(codec, source, files, bar))
+    return info
+
+
+def _shards(source: sources.AudioSource, seconds: float) -> list[list[sources.AudioFile]]:
+    """The files in order, in runs that end with the one that reaches `seconds`."""
+    shards: list[list[sources.AudioFile]] = [[]]
+    for file in source.files:
+        if sum(f.seconds for f in shards[-1]) >= seconds:
+            shards.append([])
+        shards[-1].append(file)
+    return shards
+
+
+def _encode_files(codec, source, files, bar) -> Iterator[tokens.Tokens]:
+    rate, small = codec.sample_rate, codec.codebook_size <= 2**16
+    for file in files:
+
+        def read(start, count, file=file):
+            return transforms.read_segment(file, start / rate, count / rate, rate, codec.channels)
+
+        length = transforms.resampled_frames(file, rate)
+        blocks, done = [], 0.0
+        try:
+            for block in codec.encode_long(read, length) if length else ():
+                blocks.append(block.astype(np.uint16 if small else np.int32))
+                step = min(len(block) / codec.frame_rate, file.seconds - done)
+                bar.update(step)
+                done += step
+        except sources.READ_ERRORS as error:
+            problem = {file.name: sources.describe_error(error)}
+            sources.name_unreadable(f"source {source.source}, reading", problem)
+            blocks = []
+        bar.update(file.seconds - done)
+        if blocks:
+            yield tokens.Tokens(file.name, file.caption, length, np.concatenate(blocks))
+
+
+def decode(codec, store: tokens.Store, output: str) -> int:
+    """Writes a wav per record of a store; returns how many were written (others were there).
+
+    Raises ValueError, one line, for a store of another codec, or a name that leaves `output`.
+    """
+    made_by = store.info["codec"]
+    if made_by != codec.fingerprint:
+        raise ValueError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
+    folder = pathlib.Path(output).resolve()
+    written = 0
+    with _progress(store.info["seconds"], "decode") as bar:
+        for index in range(len(store)):
+            item = store[index]
+            path = (folder / (item.name + ".wav")).resolve()
+            if not path.is_relative_to(folder):
+                raise ValueError(f"record {index} is named {item.name!r}, outside of {output}")
+            seconds = item.length / codec.sample_rate
+            if path.exists():
+                bar.update(seconds)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(path.name + ".tmp")
+            try:
+                with soundfile.SoundFile(
+                    beside, "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"
+                ) as file:
+                    for block in codec.decode_long(item.codes, item.length):
+                        file.write(np.clip(block, -1, 1))
+                        bar.update(len(block) / codec.sample_rate)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                raise
+            beside.replace(path)
+            written += 1
+    return written
+
+
+def _progress(seconds: float, what: str):
+    """A bar in seconds of music; its rate says how many times faster than real time."""
+    layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+    return tqdm.tqdm(total=math.ceil(seconds), desc=what, unit=" s of music", bar_format=layout)
+
+
+def main() -> None:
+    options = flags.FLAGS
+    if bool(options.source) == bool(options.tokens):
+        raise ValueError("expected --source, music to encode, or --tokens, a store to decode")
+    if options.shard_seconds <= 0:
+        raise ValueError(f"--shard_seconds: expected more than 0, not {options.shard_seconds}")
+    codec = loading.load_codec(options.codec)
+    if options.source:
+        source = sources.open_source(options.source, options.split)
+        info = encode(codec, source, options.output, options.shard_seconds)
+        print(f"{options.output}: {json.dumps(info)}")
+    else:
+        store = tokens.Store(options.tokens)
+        written = decode(codec, store, options.output)
+        print(f"{options.output}: {written} of {len(store)} files written, the others were there")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.",
+                        required=True)
+    flags.DEFINE_string("source", None, "Music to encode: folder:PATH or sample:.")
+    flags.DEFINE_enum("split", "all", ["train", "valid", "test", "all"], "Split of the source.")
+    flags.DEFINE_string("tokens", None, "Token store to decode.")
+    flags.DEFINE_string("output", None, "Folder to write to.", required=True)
+    flags.DEFINE_float("shard_seconds", SHARD_SECONDS, "Seconds of music in a shard.")
+    command.run(main)

@@ -1,0 +1,197 @@
+"""Windows give what the whole signal gives, and the encode command keeps what it finished."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from indep_jax import data, encode, loading
+from indep_jax.codec import quantizer, streaming
+from indep_jax.data import tokens
+
+MODEL = dict(
+    sample_rate=1_200,
+    channels=2,
+    causal=False,
+    n_filters=4,
+    ratios=(4, 3),
+    dimension=6,
+    residual_layers=2,
+    kernel=7,
+    residual_kernel=3,
+    last_kernel=5,
+    dilation_base=2,
+    compress=2,
+    lstm_layers=2,
+    pad_mode="constant",
+    conv_shortcut=True,
+    norm="weight_norm",
+    init_std=1.0,  # else so small a network has nothing but its biases to say
+)
+
+
+def make_codec(**changes):
+    config = dict(
+        task="codec",
+        dtype="float32",
+        model={**MODEL, **changes},
+        quantizer=dict(codebooks=2, codebook_size=64),
+    )
+    bare = loading.LoadedCodec(config, {})
+    audio = music(8.0)[None]
+    params = jax.jit(bare.module.init)(jax.random.key(1), audio)["params"]
+    empty = quantizer.empty(2, 64, 6)
+    z = bare.module.apply(dict(params=params, codebook=empty), audio, method="latents")
+    codebook = quantizer.initialize(z.reshape(-1, 6), 2, 64, jax.random.key(2), 5, 10.0)
+    return loading.LoadedCodec(config, dict(params=params, codebook=codebook))
+
+
+def music(seconds, seed=0):
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((round(seconds * 1_200), 2))
+    swell = np.sin(np.arange(len(noise)) / 700)[:, None]
+    return (0.2 * np.cumsum(noise, 0) % 1 * swell).astype(np.float32)
+
+
+def reader(wave, largest=None):
+    def read(start, count):
+        assert largest is None or count <= largest
+        piece = wave[start : start + count]
+        return np.pad(piece, ((0, count - len(piece)), (0, 0)))
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(causal=True), dict(pad_mode="reflect"), dict(lstm_layers=0)]
+)
+def test_windows_are_the_whole(changes):
+    codec = make_codec(**changes)
+    wave = music(20.3, seed=1)
+    whole = np.asarray(codec.encode(wave[None]).codes)[0]
+    plan = streaming.encoding_plan(codec.module, 64)
+    blocks = list(codec.encode_long(reader(wave, plan.frames * 12), len(wave), 0.64))
+    codes = np.concatenate(blocks)
+    assert len(blocks) > 20 and codes.shape == whole.shape
+    assert len(np.unique(whole[:, 0])) > 20
+    inside = len(whole) - plan.context
+    # Rounding differs between programs: a near-tie may fall either way.
+    assert np.mean(codes[:inside] != whole[:inside]) < 2e-3
+
+    expected = np.asarray(codec.decode(whole[None], len(wave)))[0]
+    plan = streaming.decoding_plan(codec.module, 64)
+    blocks = list(codec.decode_long(whole, len(wave), 0.64))
+    decoded = np.concatenate(blocks)
+    assert len(blocks) > 20 and decoded.shape == expected.shape
+    inside = len(expected) - 12 * plan.context
+    error = np.abs(decoded - expected)[:inside].max()
+    assert error < 1e-5 * np.sqrt(np.mean(expected**2)) * 10  # the largest of 48,000 samples
+
+
+def test_the_contexts_are_enough_and_not_wasteful():
+    """What a plan calls context covers the reach of the layers, and at most twice that."""
+    module = make_codec(lstm_layers=0).module
+    variables = module.init(jax.random.key(0), music(2.0)[None])
+    size, middle = 61, 30
+
+    def reach(gradient):
+        touched = np.flatnonzero(np.abs(gradient).sum((0, 2)))
+        return max(touched[-1] // 12 - middle, middle - touched[0] // 12)
+
+    def encoded(x):
+        return module.apply(variables, x, method="latents")[0, middle].sum()
+
+    def decoded(z):
+        wave = module.apply(variables, z, method="synthesize")
+        return wave[0, middle * 12 : middle * 12 + 12].sum()
+
+    x = jnp.asarray(music(size * 12 / 1_200, seed=3))[None]
+    far = reach(np.asarray(jax.grad(encoded)(x)))
+    assert far <= streaming.encoding_plan(module, 64).context <= 2 * far + 1
+    z = jnp.asarray(np.random.default_rng(0).standard_normal((1, size, 6)), jnp.float32)
+    far = reach(np.asarray(jax.grad(decoded)(z)).repeat(12, 1))
+    assert far <= streaming.decoding_plan(module, 64).context <= 2 * far + 1
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return make_codec()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, seconds in enumerate([3.0, 0.004, 26.0, 5.1]):
+        path = tmp_path / "music" / f"disc {number % 2}" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, music(seconds, number), 1_200, "FLOAT")
+    return tmp_path / "music"
+
+
+def test_a_store_holds_the_codes_of_every_file(codec, folder, tmp_path):
+    source = data.open_source(f"folder:{folder}", "all")
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=2)
+    store = tokens.Store(tmp_path / "out")
+    assert [item.name for item in store] == [file.name for file in source.files]
+    assert store.info["shards"] == 3 and store.info["codec"] == codec.fingerprint
+    for item, file in zip(store, source.files, strict=True):
+        wave = data.read_file(file, 1_200, 2)
+        whole = np.asarray(codec.encode(wave[None]).codes)[0]
+        assert item.length == len(wave) and item.codes.dtype == np.uint16
+        inside = max(0, len(whole) - 12)
+        assert item.codes.shape == whole.shape
+        assert np.mean(item.codes[:inside] != whole[:inside]) < 2e-3 if inside else True
+    encode.decode(codec, store, tmp_path / "wav")
+    for item in store:
+        info = soundfile.info(tmp_path / "wav" / (item.name + ".wav"))
+        assert (info.frames, info.samplerate, info.channels) == (item.length, 1_200, 2)
+        wave, _ = soundfile.read(tmp_path / "wav" / (item.name + ".wav"), always_2d=True)
+        expected = np.clip(np.concatenate(list(codec.decode_long(item.codes, item.length))), -1, 1)
+        np.testing.assert_allclose(wave, expected, atol=1 / 2**15)
+
+
+def test_an_interrupted_encoding_goes_on(codec, folder, tmp_path, monkeypatch):
+    source = data.open_source(f"folder:{folder}", "all")
+    encode.encode(codec, source, tmp_path / "whole", shard_seconds=2)
+    read, calls = data.transforms.read_segment, []
+
+    def interrupted(file, *args):
+        calls.append(file.name)
+        if file.name.endswith("2.wav") and len(calls) < 5:
+            raise KeyboardInterrupt
+        return read(file, *args)
+
+    monkeypatch.setattr(data.transforms, "read_segment", interrupted)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        encode.encode(codec, source, out, shard_seconds=2)
+    done = sorted(path.name for path in out.glob("*.array_record"))
+    assert 0 < len(done) < 3 and not list(out.glob("*.tmp"))
+    with pytest.raises(ValueError, match="of 3 shards are missing"):
+        tokens.Store(out)
+    before, calls[:] = set(calls), ["", "", "", "", ""]
+    encode.encode(codec, source, out, shard_seconds=2)
+    assert not any(name in calls for name in before if not name.endswith("2.wav"))
+    for one, other in zip(tokens.Store(out), tokens.Store(tmp_path / "whole"), strict=True):
+        assert one.name == other.name and (one.codes == other.codes).all()
+
+
+def test_another_codecs_store_is_refused(codec, folder, tmp_path):
+    source = data.open_source(f"folder:{folder}", "all")
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=100)
+    other = make_codec(causal=True)
+    with pytest.raises(ValueError, match=f"codec: {codec.fingerprint} -> {other.fingerprint}"):
+        encode.encode(other, source, tmp_path / "out", shard_seconds=100)
+    with pytest.raises(ValueError, match=f"of codec {codec.fingerprint}, and this one is"):
+        encode.decode(other, tokens.Store(tmp_path / "out"), tmp_path / "wav")
+    with pytest.raises(ValueError, match="no tokens.json here"):
+        tokens.Store(tmp_path / "wav")
+
+
+def test_a_file_that_breaks_is_named_and_left_out(codec, folder, tmp_path, capsys):
+    source = data.open_source(f"folder:{folder}", "all")
+    (folder / "disc 0" / "2.wav").unlink()
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=2)
+    assert "2.wav (" in capsys.readouterr().err
+    names = [item.name for item in tokens.Store(tmp_path / "out")]
+    assert names == [file.name for file in source.files if "2.wav" not in file.name]
