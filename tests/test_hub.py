@@ -159,6 +159,7 @@ def test_published_32khz_configuration():
     from configs import encodec_32khz
 
     shipped = encodec_32khz.get_config().to_dict()
+    del shipped["model"]["init_std"]  # how training begins
     ours = encodec.config_from_hub(hub)
     assert ours["model"] == shipped["model"] | dict(pad_mode="reflect")
     assert ours["quantizer"] == {key: shipped["quantizer"][key] for key in ours["quantizer"]}

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = f"--config={ROOT}/configs/encodec_small.py"
+MUSIC = ["--config.data.source=sample:"]
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,11 @@ SMALL = f"--config={ROOT}/configs/encodec_small.py"
         ([SMALL, "--config.data.source=folder:nope"], "nope is not a folder"),
         ([SMALL, "--config.optimzer.learning_rate=1"], 'Did you mean "optimizer"'),
         ([SMALL, "--config.steps=abc"], "flag --config.steps=abc"),
+        ([SMALL, "--wrokdir=elsewhere"], "Unknown command line flag 'wrokdir'"),
+        ([SMALL, *MUSIC, "--config.model.ratios=(8,1)"], "model.ratios must all be at least 2"),
+        ([SMALL, *MUSIC, "--config.quantizer.codebooks=0"], "quantizer.codebooks must be at least"),
+        ([SMALL, *MUSIC, "--config.batch_size=0"], "batch_size 0"),
+        ([SMALL, *MUSIC, "--config.quantizer.codebook_size=99999"], "quantizer.codebook_size 99999"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, arguments, said):

@@ -21,7 +21,7 @@ _VALID_BELOW, _TEST_BELOW = 0.05, 0.10  # shares of the files held out where no 
 
 # What no music is, and a damaged header may say. Silence compresses best, in FLAC: a few hundred
 # frames a byte.
-_SAMPLE_RATES = range(4_000, 1_000_001)
+_SAMPLE_RATES = range(1_000, 1_000_001)
 _MAX_CHANNELS = 64
 _MAX_FRAMES_PER_BYTE = 4_096
 

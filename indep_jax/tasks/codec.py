@@ -55,6 +55,12 @@ class CodecTask:
         # Vectors that one step would assign to each code if all were used evenly.
         frames = -(-round(config.data.segment_seconds * config.model.sample_rate) // self.codec.hop)
         self._even_count = config.batch_size * frames / config.quantizer.codebook_size
+        rows = config.quantizer.kmeans_batches * config.batch_size * frames
+        if 0 < rows < config.quantizer.codebook_size:
+            raise ValueError(
+                f"quantizer.codebook_size {config.quantizer.codebook_size} is more than the {rows} "
+                "latents of quantizer.kmeans_batches, to which k-means fits the codebooks"
+            )
         self.programs = dict(
             autoencoder=self._autoencoder_step,
             codec=self._codec_step,
