@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -155,15 +158,27 @@ def iterate(
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_ignore_interrupt
+            grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin_worker
         )
     return iter(batches)
 
 
-def _ignore_interrupt(worker: int, workers: int) -> None:
-    """Ctrl-C reaches the workers too; the process that reads from them ends them."""
+def _begin_worker(worker: int, workers: int) -> None:
+    """Ties a worker's life to that of the process that reads from it.
+
+    Ctrl-C reaches workers too, before that process has saved; and a process that is killed cannot
+    end its workers, which would hold their memory for ever.
+    """
     del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def excerpts(
