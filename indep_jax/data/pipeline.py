@@ -117,9 +117,10 @@ class _Examples:
                 )
             except sources.READ_ERRORS as error:
                 self.unreadable[file.name] = sources.describe_error(error)
+                found = dict(self.unreadable)  # several threads read
                 name, files = self.source.source, len(self.source.files)
-                sources.check_unreadable(name, self.unreadable, files, self.max_unreadable)
-                sources.name_unreadable(f"source {name}, reading", self.unreadable)
+                sources.check_unreadable(name, found, files, self.max_unreadable)
+                sources.name_unreadable(f"source {name}, reading", found)
                 continue
             return dict(audio=audio, file=np.int32(number))
         raise ValueError(
@@ -166,11 +167,12 @@ def iterate(
 def _begin_worker(worker: int, workers: int) -> None:
     """Ties a worker's life to that of the process that reads from it.
 
-    Ctrl-C reaches workers too, before that process has saved; and a process that is killed cannot
-    end its workers, which would hold their memory for ever.
+    Ctrl-C, and a SIGTERM to the whole group, reach workers too, before that process has saved; and
+    one that is killed cannot end its workers, which would hold their memory for ever.
     """
     del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 
     def follow() -> None:
