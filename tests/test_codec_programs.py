@@ -53,6 +53,10 @@ def test_a_step_on_eight_devices_is_the_step_on_one(config, tmp_path, dtype, tol
     assert len(names) > 20
     for name in names:
         size = np.linalg.norm(one[name])
+        if dtype == "float32" and "discriminator" in name and name.endswith("/bias"):
+            # Before it has learned, what it gets of music and of reconstruction all but cancels at
+            # a bias: its rounding is that of the layer's gradient, not of what is left.
+            size = np.linalg.norm(one[name.removesuffix("bias") + "direction"])
         assert one[name].dtype != np.float32 or dtype == "float32", name
         assert np.linalg.norm(eight[name] - one[name]) <= tolerance * size, name
     # All have a gradient but one: while both hinges are open the discriminator's last bias has none.
