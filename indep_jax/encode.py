@@ -2,11 +2,14 @@
 
     python -m indep_jax.encode --codec=DIR --source=folder:PATH --output=DIR [--split=all]
     python -m indep_jax.encode --codec=DIR --tokens=DIR --output=DIR
+    python -m indep_jax.encode --tokenizer=transformers:dac:PATH --source=folder:PATH --output=FILE.npz
 
 The first writes a token store (indep_jax/data/tokens.py): ArrayRecord shards of about
 --shard_seconds of music, and tokens.json. The second decodes a store to one wav (16 bit) per file.
 Files of any length take the memory of one window of 10 s. Interrupted, the same command goes on:
-shards and files that are complete are kept.
+shards and files that are complete are kept. The third writes the codes of another tokenizer, DAC or
+Mimi in transformers (extra `parity`): one integer array [frames, codebooks] for each file, by its
+name, as indep_jax.measure --codes reads.
 """
 
 import json
@@ -22,6 +25,7 @@ from absl import flags
 
 from indep_jax import command, loading
 from indep_jax.data import sources, tokens, transforms
+from indep_jax.hub import tokenizers
 
 SHARD_SECONDS = 3_600.0
 
@@ -37,8 +41,13 @@ def encode(
 
     Files that break while they are read are named and left out. Raises ValueError, one line, where
     they are more than a share `max_unreadable` of all (the shard is not kept: a disk that was gone
-    for a while leaves no hole), and where `output` holds the store of another codec or other music.
+    for a while leaves no hole), where `output` holds the store of another codec or other music, and
+    for a codec that needs more than codes to decode.
     """
+    if codec.module.normalize:
+        raise ValueError(
+            "this codec has a level for each chunk of music, which a token store does not keep"
+        )
     folder = pathlib.Path(output)
     shards = _shards(source, shard_seconds)
     info = dict(
@@ -109,6 +118,30 @@ def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator
             yield tokens.Tokens(file.name, file.caption, length, np.concatenate(blocks))
 
 
+def encode_codes(
+    tokenizer, source: sources.AudioSource, output: str, max_unreadable: float = 0.1
+) -> int:
+    """Writes an .npz of one array [frames, codebooks] for each file of a source, by its name.
+
+    Returns how many there are. Raises ValueError as `encode` does for files that break.
+    """
+    path = pathlib.Path(output)
+    with _progress(source.seconds, "encode") as bar:
+        items = _encode_files(tokenizer, source, source.files, {}, max_unreadable, bar)
+        codes = {sources.printable(item.name): item.codes.astype(np.int32) for item in items}
+    if not codes:
+        raise ValueError(f"source {source.source}: no file of split {source.split} gave any codes")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        with open(beside, "wb") as file:
+            np.savez_compressed(file, **codes)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(codes)
+
+
 def decode(codec, store: tokens.Store, output: str) -> int:
     """Writes a wav per record of a store; returns how many were written (others were there).
 
@@ -158,7 +191,17 @@ def main() -> None:
         raise ValueError("expected --source, music to encode, or --tokens, a store to decode")
     if options.shard_seconds <= 0:
         raise ValueError(f"--shard_seconds: expected more than 0, not {options.shard_seconds}")
-    codec = loading.load_codec(options.codec)
+    if bool(options.codec) == bool(options.tokenizer):
+        raise ValueError("expected --codec, or --tokenizer, one that transformers runs")
+    if options.tokenizer:
+        if not options.source or not options.output.endswith(".npz"):
+            raise ValueError("--tokenizer: expected --source and --output=FILE.npz")
+        source = sources.open_source(options.source, options.split)
+        tokenizer = tokenizers.load(options.tokenizer)
+        written = encode_codes(tokenizer, source, options.output, options.max_unreadable)
+        print(f"{options.output}: the codes of {written} files")
+        return
+    codec = loading.load_codec(options.codec, bandwidth=options.bandwidth)
     if options.source:
         source = sources.open_source(options.source, options.split)
         info = encode(
@@ -172,12 +215,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.",
-                        required=True)
+    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.")
+    flags.DEFINE_float("bandwidth", None, "kbit/s of a codec that has several; default the largest.")
+    flags.DEFINE_string("tokenizer", None, "transformers:dac:PATH or transformers:mimi:PATH.")
     flags.DEFINE_string("source", None, "Music to encode: folder:PATH or sample:.")
     flags.DEFINE_enum("split", "all", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("tokens", None, "Token store to decode.")
-    flags.DEFINE_string("output", None, "Folder to write to.", required=True)
+    flags.DEFINE_string("output", None, "Folder, or FILE.npz, to write.", required=True)
     flags.DEFINE_float("max_unreadable", 0.1, "Share of the files that may be unreadable.")
     flags.DEFINE_float("shard_seconds", SHARD_SECONDS, "Seconds of music in a shard.")
     command.run(main)

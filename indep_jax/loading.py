@@ -8,6 +8,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,23 +18,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from indep_jax.codec import model as codec_model
-from indep_jax.codec import quantizer, streaming
+from indep_jax.codec import chunks, quantizer, streaming
 from indep_jax.codec.model import Encoded
 from indep_jax.data import pipeline, sources
 from indep_jax.hub import encodec as hub_encodec
+from indep_jax.hub import folders
 from indep_jax.training import checkpoints
 
 
 class LoadedCodec:
     """A codec with its weights. Its functions are compiled once for each shape of input.
 
-    config: plain data, at least the sections dtype, model and quantizer.
+    config: plain data, at least the sections dtype, model and quantizer; `origin`, where its first
+        weights come from, if they were not random (see hub.folders.origin).
     sample_rate: Hz. channels: of waveforms. frame_rate: frames per second (float).
     codebooks, codebook_size: tokens of a frame and the values each can have.
+    step: of the run that it was trained in; 0 for none.
     """
 
-    def __init__(self, config: Mapping, variables: Mapping, dtype: str | None = None):
+    def __init__(
+        self, config: Mapping, variables: Mapping, dtype: str | None = None, step: int = 0
+    ):
         self.config = config
+        self.step = step
         sizes = {name: config["quantizer"][name] for name in ("codebooks", "codebook_size")}
         self.module = codec_model.from_config(
             config["model"], **sizes, dtype=dtype or config["dtype"]
@@ -45,10 +52,10 @@ class LoadedCodec:
         self.codebooks: int = self.module.codebooks
         self.codebook_size: int = self.module.codebook_size
         self._encode = jax.jit(
-            lambda variables, x: self.module.apply(variables, x, method="encode").codes
+            lambda variables, x: self.module.apply(variables, x, method="encode")[:2]
         )
         self._decode = jax.jit(
-            lambda variables, codes: self.module.apply(variables, codes, method="decode")
+            lambda variables, *args: self.module.apply(variables, *args, method="decode")
         )
         self._encode_window, self._decode_window = (
             jax.jit(
@@ -59,6 +66,11 @@ class LoadedCodec:
             )
             for method in ("encode_window", "decode_window")
         )
+
+    @property
+    def bandwidths(self) -> tuple[float, ...]:
+        """kbit/s at which it can be loaded, with fewer codebooks; the last is its own."""
+        return hub_encodec.bandwidths(self.config)
 
     @property
     def code_vectors(self) -> jax.Array:
@@ -78,18 +90,33 @@ class LoadedCodec:
                 f"wave: expected [batch, time, {self.channels}] with time at least 1, "
                 f"not {list(wave.shape)}"
             )
-        codes = self._encode(self.variables, wave)
-        return Encoded(codes=codes, scales=None, length=wave.shape[1])
+        codes, scales = [], []
+        spans = chunks.spans(self.module, wave.shape[1])
+        for _, run in itertools.groupby(spans, lambda span: span[1] - span[0]):
+            same = [wave[:, first:last] for first, last in run]  # chunks of a length, in one go
+            found = self._encode(self.variables, jnp.concatenate(same))
+            codes += jnp.split(found[0], len(same))
+            if self.module.normalize:
+                scales += jnp.split(found[1], len(same))
+        return Encoded(
+            codes=jnp.concatenate(codes, axis=1),
+            scales=jnp.concatenate(scales, axis=1) if scales else None,
+            length=wave.shape[1],
+        )
 
     def decode(self, encoded, length: int | None = None) -> jax.Array:
         """Waveforms [batch, length, channels] of what `encode` gave, or of a plain codes array.
 
         Codes are integers [batch, frames, codebooks]; leading codebooks alone are allowed. Without
         `length`, a plain codes array gives whole frames. Raises ValueError for codes of another
-        shape or out of range, and for a length that is not within the frames.
+        shape or out of range, for a length that is not within the frames, and for a plain codes
+        array where the codec works in chunks or with levels.
         """
+        apart = self.module.normalize or self.module.chunk_seconds
         if isinstance(encoded, Encoded):
             codes, length = encoded.codes, encoded.length if length is None else length
+        elif apart:
+            raise ValueError("codes: this codec works in chunks: give decode what encode gave")
         else:
             codes = encoded
         codes = np.asarray(codes)
@@ -103,10 +130,37 @@ class LoadedCodec:
             raise ValueError(
                 f"codes: expected 0 to {self.codebook_size - 1}, not {codes.min()} to {codes.max()}"
             )
-        whole = codes.shape[1] * self.module.hop
+        whole = encoded.length if apart else codes.shape[1] * self.module.hop
         if length is not None and not 0 <= length <= whole:
             raise ValueError(f"length: expected at most {whole} samples, not {length}")
-        return self._decode(self.variables, codes.astype(np.int32))[:, :length]
+        codes = codes.astype(np.int32)
+        if apart:
+            return self._decode_chunks(codes, encoded.scales, encoded.length)[:, :length]
+        return self._decode(self.variables, codes)[:, :length]
+
+    def _decode_chunks(self, codes: np.ndarray, scales, length: int) -> jax.Array:
+        """The chunks of a waveform of `length` samples, each with its level, joined."""
+        starts = [first for first, _ in chunks.spans(self.module, length)]
+        frames = chunks.frames(self.module, length)
+        if sum(frames) != codes.shape[1]:
+            raise ValueError(
+                f"codes: expected {sum(frames)} frames for {length} samples, not {codes.shape[1]}"
+            )
+        if not self.module.normalize:
+            scales = np.ones((len(codes), len(frames)), np.float32)
+        if np.shape(scales) != (len(codes), len(frames)):
+            raise ValueError(
+                f"scales: expected those that encode gave, {[len(codes), len(frames)]}, "
+                f"not {list(np.shape(scales))}"
+            )
+        pieces = np.split(codes, np.cumsum(frames)[:-1], axis=1)
+        levels = np.split(np.asarray(scales), len(frames), axis=1)
+        waves: list[np.ndarray] = []
+        for _, run in itertools.groupby(zip(pieces, levels), lambda pair: pair[0].shape[1]):
+            same = [np.concatenate(parts) for parts in zip(*run)]
+            wave = np.asarray(self._decode(self.variables, *same))
+            waves += np.split(wave, len(wave) // len(codes))
+        return chunks.join(waves, starts)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -130,8 +184,14 @@ class LoadedCodec:
           length: of the waveform, samples; at least 1.
           seconds: of the windows that are computed at a time.
 
-        The whole is what `encode` gives, but for the last frames (see codec/streaming.py).
+        The whole is what `encode` gives, but for the last frames (see codec/streaming.py). A codec
+        that works in chunks gives a block for each, and codes alone, without levels.
         """
+        if not self.module.windowed:
+            for first, last in chunks.spans(self.module, length):
+                x = jnp.asarray(read(first, last - first), jnp.float32)[None]
+                yield np.asarray(self._encode(self.variables, x)[0])[0]
+            return
         hop = self.module.hop
         total = -(-length // hop)
         plan = streaming.encoding_plan(self.module, _window(total, seconds * self.frame_rate))
@@ -150,6 +210,9 @@ class LoadedCodec:
 
         The whole is what `decode` gives, but for the last frames (see codec/streaming.py).
         """
+        if not self.module.windowed:
+            yield np.asarray(self.decode(codes[None], length))[0]
+            return
         hop, total = self.module.hop, len(codes)
         left = total * hop if length is None else length
         plan = streaming.decoding_plan(self.module, _window(total, seconds * self.frame_rate))
@@ -176,27 +239,43 @@ def _tokenizer(module: codec_model.Codec) -> dict:
     fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
     for name in ("parent", "name", "dtype", "init_std"):
         fields.pop(name)
+    for name in ("normalize", "chunk_seconds", "chunk_overlap"):
+        if not fields[name]:  # as where a token store was made before there were these
+            fields.pop(name)
     return fields
 
 
-def load_codec(path: str | Path, *, dtype: str | None = None) -> LoadedCodec:
-    """The codec of a workdir of indep_jax.train, or of a Hugging Face EnCodec folder.
+def load_codec(
+    path: str | Path, *, bandwidth: float | None = None, dtype: str | None = None
+) -> LoadedCodec:
+    """The codec of a workdir of indep_jax.train, or of a Hugging Face EnCodec or MusicGen folder.
 
-    A workdir gives the moving average of the weights at its last checkpoint. `dtype` is that of
-    the convolutions, float32 or bfloat16; default what the config says.
+    A workdir gives the moving average of the weights at its last checkpoint. "hf:NAME" is a model
+    of the Hugging Face hub. `bandwidth`, kbit/s, is one of the codec's: with fewer codebooks than
+    all. `dtype` is that of the convolutions, float32 or bfloat16; default what the config says.
 
     Raises ValueError, one line that names the path and what was expected.
     """
-    path = Path(path)
-    config = _read_config(path)
+    folder, step = folders.locate(path), 0
+    config = _read_config(folder)
     if "model_type" in config:
-        config, variables = hub_encodec.read(path)
-        return LoadedCodec(config, variables, dtype)
-    step, state = checkpoints.restore_latest(path)
-    variables = dict(params=state["ema"], codebook=state["collections"]["codebook"])
-    if not np.any(variables["codebook"]["count"]):
-        raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
-    return LoadedCodec(config, variables, dtype)
+        config, variables = hub_encodec.read(folder)
+        config["origin"] = folders.origin(path, folder)
+    else:
+        step, state = checkpoints.restore_latest(folder)
+        variables = dict(params=state["ema"], codebook=state["collections"]["codebook"])
+        if not np.any(variables["codebook"]["count"]):
+            raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
+    if bandwidth is not None:
+        possible = hub_encodec.bandwidths(config)
+        if bandwidth not in possible:
+            raise ValueError(f"{path}: bandwidth must be one of {possible}, not {bandwidth}")
+        fewer = hub_encodec.codebooks_at(config, bandwidth)
+        lower = [each for each in possible if each <= bandwidth]
+        config["quantizer"] |= dict(codebooks=fewer, bandwidths=lower)
+        codebook = jax.tree.map(lambda x: x[:fewer], variables["codebook"])
+        variables = dict(params=variables["params"], codebook=codebook)
+    return LoadedCodec(config, variables, dtype, step)
 
 
 def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:

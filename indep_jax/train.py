@@ -16,8 +16,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from indep_jax import command
+from indep_jax.hub import encodec, folders
 from indep_jax.tasks.codec import CodecTask
-from indep_jax.training import loop
+from indep_jax.training import checkpoints, loop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration, a .py file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made when it is missing.")
@@ -38,7 +39,33 @@ def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
         raise ValueError(f"task must be 'codec', not {config.task!r}")
     if not config.data.source:
         raise ValueError("data.source is empty: give --config.data.source=folder:PATH or sample:")
-    return loop.run(CodecTask(config).open(), config, workdir, max_step=max_step)
+    task = CodecTask(config, pretrained(config)).open()
+    return loop.run(task, config, workdir, max_step=max_step)
+
+
+def pretrained(config):
+    """What reads the weights that a codec's config starts from; None for random ones.
+
+    Completes the config by what their folder says: the model, and the origin of the weights.
+    """
+    if "pretrained" not in config:
+        stored = checkpoints.read_config(config.init_from) if config.init_from else None
+        if stored and "origin" in stored:
+            with config.unlocked():
+                config.origin = stored["origin"]
+        return None
+    if not config.pretrained:
+        raise ValueError(
+            "pretrained is empty: give --config.pretrained=PATH, the Hugging Face folder of an "
+            "EnCodec, or hf:NAME"
+        )
+    folder = folders.locate(config.pretrained)
+    found = encodec.read_config(folder)
+    with config.unlocked():
+        config.model.update(found["model"])
+        config.quantizer.update(found["quantizer"])
+        config.origin = folders.origin(config.pretrained, folder)
+    return lambda: encodec.read(folder)[1]
 
 
 def main():

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from golden import encodec_cases
 
-from indep_jax import independence
+from indep_jax import independence, train
+from indep_jax.hub import encodec
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.training import loop
 
@@ -30,6 +32,7 @@ def shrink(config, source):
     )
     config.quantizer.update(codebooks=3, codebook_size=8, kmeans_iterations=3)
     config.quantizer.warmup_steps = min(1, config.quantizer.warmup_steps)
+    config.discriminator.warmup_steps = min(1, config.discriminator.warmup_steps)
     config.quantizer.kmeans_batches = 1
     config.discriminator.update(filters=2, n_ffts=(64,))
     loss = config.loss.independence
@@ -60,6 +63,21 @@ def music(tmp_path_factory):
     return f"folder:{folder}"
 
 
+@pytest.fixture(scope="module")
+def hub_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    config = encodec_cases.TINY | dict(sampling_rate=2_000)
+    config["target_bandwidths"] = [334 * 5 * (encodec_cases.CODEBOOKS + 0.1) / 1000]
+    encodec_cases.write(folder, config, encodec_cases.tensors(config))
+    return folder
+
+
+def task_of(config, hub_folder):
+    if "pretrained" in config:
+        config.pretrained = str(hub_folder)
+    return CodecTask(config, train.pretrained(config)).open()
+
+
 @pytest.fixture
 def config(music):
     config = shrink(shipped("encodec_small"), music)
@@ -85,11 +103,12 @@ def changed(before, after):
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem[0] != "_"))
-def test_every_shipped_config_takes_its_steps(name, music, tmp_path):
+def test_every_shipped_config_takes_its_steps(name, music, hub_folder, tmp_path):
     config = shrink(shipped(name), music)
-    config.steps = config.quantizer.warmup_steps + max(1, config.loss.independence.every)
+    config.steps = config.quantizer.warmup_steps + config.discriminator.warmup_steps
+    config.steps += max(1, config.loss.independence.every)
     config.evaluate_every = config.steps
-    state = loop.run(CodecTask(config).open(), config, tmp_path)
+    state = loop.run(task_of(config, hub_folder), config, tmp_path)
     assert int(state["step"]) == config.steps
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
@@ -184,6 +203,64 @@ def test_every_kind_of_loss_reaches_the_encoder(config):
 
         gradient = jax.jit(jax.grad(loss))(params["encoder"])
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["conv_out"]))
+
+
+def test_fine_tuning_starts_from_the_weights_and_ends_with_the_decoder(music, hub_folder, tmp_path):
+    config = shrink(shipped("finetune_encodec_32khz_mmd"), music)
+    config.loss.independence.update(kind="covariance", macro_batch=1, every=1)
+    config.optimizer.trainable = "encoder"
+    _, start = encodec.read(hub_folder)
+    task = task_of(config, hub_folder)
+    assert config.model.n_filters == 4 and config.quantizer.codebook_size == 32
+    assert [task.plan(step)[0] for step in range(3)] == ["discriminator", "codec", "codec"]
+
+    state = loop.run(task, config, tmp_path, max_step=1)
+    generator, codebook = state["params"]["generator"], state["collections"]["codebook"]
+    assert not changed(start["params"], generator) and not changed(start["params"], state["ema"])
+    assert not changed(start["codebook"]["embed"], codebook["embed"])
+    np.testing.assert_allclose(codebook["count"].sum(1), 32 * task._even_count, rtol=1e-5)
+    key = jax.random.fold_in(jax.random.key(0), loop.INIT)
+    fresh = jax.jit(task.init)(key, task.dataset[0])["params"]["discriminator"]
+    step = jax.tree.map(lambda a, b: np.abs(a - b).max(), fresh, state["params"]["discriminator"])
+    # Adam's first step is the learning rate.
+    assert max(jax.tree.leaves(step)) == pytest.approx(3e-4, rel=1e-2)
+
+    # Resumed: by the same command, which reads no weights.
+    task = task_of(config, hub_folder)
+    task._pretrained = lambda: pytest.fail("read the weights again")
+    state = loop.run(task, config, tmp_path, max_step=3)
+    for params in (state["params"]["generator"], state["ema"]):
+        assert not changed(start["params"]["decoder"], params["decoder"])
+        encoder = [jax.tree.leaves(tree["encoder"]) for tree in (start["params"], params)]
+        assert not any(np.array_equal(old, new) for old, new in zip(*encoder))
+    assert changed(start["codebook"]["embed"], state["collections"]["codebook"]["embed"])
+    assert config.origin == dict(name=hub_folder.name, license="")
+
+
+def test_origin_is_inherited_by_a_run_from_a_run(music, hub_folder, tmp_path):
+    config = shrink(shipped("finetune_encodec_32khz_mmd"), music)
+    task_of(config, hub_folder)
+    (tmp_path / "config.json").write_text(config.to_json())
+    other = shrink(shipped("encodec_small"), music)
+    other.init_from = str(tmp_path)
+    assert train.pretrained(other) is None
+    assert other.origin == config.origin
+
+
+def test_what_cannot_be_fine_tuned_is_named(music, hub_folder, tmp_path):
+    config = shrink(shipped("finetune_encodec_32khz_mmd"), music)
+    with pytest.raises(ValueError, match="^pretrained is empty: give --config.pretrained=PATH"):
+        train.pretrained(config)
+    config.quantizer.warmup_steps = 1
+    with pytest.raises(ValueError, match="^quantizer.warmup_steps must be 0 with pretrained"):
+        task_of(config, hub_folder)
+    config.optimizer.trainable = "decoder"
+    with pytest.raises(ValueError, match="^optimizer.trainable must be 'all' or 'encoder'"):
+        task_of(config, hub_folder)
+    chunks = encodec_cases.CASES["chunks"]
+    encodec_cases.write(tmp_path, chunks, encodec_cases.tensors(chunks))
+    with pytest.raises(ValueError, match="^model.normalize, model.chunk_seconds: [^\n]*$"):
+        task_of(config, tmp_path)
 
 
 def test_plan_joins_every_so_many_steps_after_the_warm_up(config):

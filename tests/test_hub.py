@@ -1,12 +1,15 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from golden import encodec_cases
 
-from indep_jax.hub import encodec
+from indep_jax.hub import encodec, folders
 from indep_jax.loading import load_codec
 
 GOLDEN = Path(__file__).parent / "golden" / "encodec.npz"
@@ -29,6 +32,8 @@ def test_outputs_are_those_of_transformers(case, tmp_path):
         encoded = codec.encode(wave)
         np.testing.assert_array_equal(encoded.codes, golden["codes"])
         assert relative_error(codec.decode(encoded), golden["audio"]) < 1e-5
+    if "scales" in golden:
+        assert relative_error(encoded.scales, golden["scales"]) < 1e-6
 
 
 def test_intermediates_are_those_of_transformers(tmp_path):
@@ -162,6 +167,7 @@ def test_published_32khz_configuration():
     del shipped["model"]["init_std"]  # how training begins
     ours = encodec.config_from_hub(hub)
     assert ours["model"] == shipped["model"] | dict(pad_mode="reflect")
+    assert ours["quantizer"].pop("bandwidths") == (2.2,)
     assert ours["quantizer"] == {key: shipped["quantizer"][key] for key in ours["quantizer"]}
     assert ours["quantizer"] == dict(codebooks=4, codebook_size=2048)
 
@@ -169,9 +175,8 @@ def test_published_32khz_configuration():
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("normalize", True),
-        ("chunk_length_s", 1.0),
-        ("norm_type", "time_group_norm"),
+        ("overlap", None),
+        ("norm_type", "batch_norm"),
         ("codebook_dim", 64),
         ("pad_mode", "replicate"),
         ("trim_right_ratio", 0.5),
@@ -180,7 +185,9 @@ def test_published_32khz_configuration():
 )
 def test_unsupported_configuration_is_named(field, value):
     with pytest.raises(ValueError, match=f"^[^\n]*{field}[^\n]*$"):
-        encodec.config_from_hub(encodec_cases.CASES["causal"] | {field: value})
+        encodec.config_from_hub(
+            encodec_cases.CASES["causal"] | dict(chunk_length_s=1.0, overlap=0.1) | {field: value}
+        )
 
 
 def _without(tensors, name):
@@ -231,3 +238,193 @@ def test_weights_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config)[:-5])
     with pytest.raises(ValueError, match="config.json: not JSON"):
         encodec.read(tmp_path)
+
+
+def write_shards(folder, config, shards):
+    encodec_cases.write(folder, config, {})
+    (folder / "model.safetensors").unlink()
+    names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for name, tensors in zip(names, shards):
+        safetensors.numpy.save_file(tensors, folder / name)
+    listed = {tensor: name for name, tensors in zip(names, shards) for tensor in tensors}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps(dict(weight_map=listed)))
+    return index, [folder / name for name in names]
+
+
+def test_shards_are_one_model(tmp_path):
+    config = encodec_cases.TINY
+    tensors = encodec_cases.tensors(config)
+    encodec_cases.write(tmp_path / "whole", config, tensors)
+    halves = [dict(list(tensors.items())[i::2]) for i in range(2)]
+    index, paths = write_shards(tmp_path / "shards", config, halves)
+    whole, shards = (encodec.read(tmp_path / name) for name in ("whole", "shards"))
+    assert whole[0] == shards[0]
+    jax.tree.map(np.testing.assert_array_equal, whole[1], shards[1])
+
+    bias = {BIAS: tensors[BIAS]}
+    write_shards(tmp_path / "twice", config, [halves[0] | bias, halves[1] | bias])
+    with pytest.raises(ValueError, match=f"^[^\n]*{BIAS} is in model-00001-of[^\n]*$"):
+        encodec.read(tmp_path / "twice")
+    paths[1].rename(tmp_path / "elsewhere")
+    said = f"^{paths[1]}: no such file, which model.safetensors.index.json lists$"
+    with pytest.raises(ValueError, match=said):
+        encodec.read(tmp_path / "shards")
+    index.write_text("{}")
+    with pytest.raises(ValueError, match=f"^{index}: has no weight_map of file names$"):
+        encodec.read(tmp_path / "shards")
+
+
+def test_the_codec_of_a_musicgen_folder(tmp_path):
+    config = encodec_cases.TINY
+    tensors = encodec_cases.tensors(config)
+    encodec_cases.write(tmp_path / "codec", config, tensors)
+    around = {f"audio_encoder.{name}": value for name, value in tensors.items()}
+    around["decoder.lm_heads.0.weight"] = np.ones((2, 2), np.float32)
+    musicgen = dict(model_type="musicgen", audio_encoder=config)
+    encodec_cases.write(tmp_path / "musicgen", musicgen, around)
+    alone, within = (encodec.read(tmp_path / name) for name in ("codec", "musicgen"))
+    assert alone[0] == within[0]
+    jax.tree.map(np.testing.assert_array_equal, alone[1], within[1])
+
+
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chunked")
+    config = encodec_cases.CASES["chunks"]
+    encodec_cases.write(folder, config, encodec_cases.tensors(config))
+    return load_codec(folder)
+
+
+def test_chunks_have_levels_and_know_nothing_of_each_other(chunked):
+    wave = encodec_cases.wave(encodec_cases.CASES["chunks"])
+    encoded, louder = chunked.encode(wave), chunked.encode(2 * wave)
+    # Twice in binary: no digit of what the network sees changes.
+    np.testing.assert_array_equal(encoded.codes, louder.codes)
+    np.testing.assert_allclose(2 * encoded.scales, louder.scales, rtol=1e-6)
+    np.testing.assert_allclose(2 * chunked.decode(encoded), chunked.decode(louder), rtol=1e-4)
+    changed = chunked.encode(np.concatenate([wave[:, :300], 1 - wave[:, 300:]], axis=1))
+    np.testing.assert_array_equal(changed.codes[:, :25], encoded.codes[:, :25])
+    assert (np.asarray(changed.codes) != encoded.codes)[:, 25:].mean() > 0.5
+    blocks = list(
+        chunked.encode_long(lambda start, count: wave[0, start : start + count], wave.shape[1])
+    )
+    np.testing.assert_array_equal(np.concatenate(blocks), np.asarray(encoded.codes)[0])
+
+
+@pytest.mark.parametrize("length", [1, 299, 300, 302, 595, 727])  # a last chunk within the overlap
+def test_any_length_comes_back_in_chunks(chunked, length):
+    wave = encodec_cases.wave(encodec_cases.CASES["chunks"])[:1, :length]
+    encoded = chunked.encode(wave)
+    decoded = chunked.decode(encoded)
+    assert decoded.shape == wave.shape and np.isfinite(decoded).all()
+    assert encoded.scales.shape == (1, -(-length // 297))
+
+
+def test_codes_alone_do_not_decode_in_chunks(chunked):
+    encoded = chunked.encode(encodec_cases.wave(encodec_cases.CASES["chunks"]))
+    with pytest.raises(ValueError, match="^codes: this codec works in chunks[^\n]*$"):
+        chunked.decode(encoded.codes)
+    with pytest.raises(ValueError, match=r"^scales: expected [^\n]*\[2, 3\], not \[2, 2\]$"):
+        chunked.decode(encoded._replace(scales=encoded.scales[:, :2]))
+    with pytest.raises(ValueError, match="^codes: expected 62 frames for 727 samples, not 61$"):
+        chunked.decode(encoded._replace(codes=encoded.codes[:, 1:]))
+
+
+def test_a_bandwidth_is_so_many_codebooks(tmp_path):
+    config = encodec_cases.TINY
+    encodec_cases.write(tmp_path, config, encodec_cases.tensors(config))
+    whole, wave = load_codec(tmp_path), encodec_cases.wave(config)
+    assert whole.bandwidths == tuple(config["target_bandwidths"])
+    low = load_codec(tmp_path, bandwidth=whole.bandwidths[0])
+    assert (low.codebooks, whole.codebooks) == (1, 3)
+    assert low.bandwidths == whole.bandwidths[:1]
+    codes = low.encode(wave).codes
+    np.testing.assert_array_equal(codes, np.asarray(whole.encode(wave).codes)[..., :1])
+    np.testing.assert_allclose(low.decode(codes), whole.decode(codes), atol=1e-5)
+    with pytest.raises(ValueError, match=r"^[^\n]*bandwidth must be one of [^\n]*, not 7$"):
+        load_codec(tmp_path, bandwidth=7)
+
+
+def test_published_bandwidths():
+    published = dict(model_type="encodec", codebook_size=1024)
+    mono = encodec.config_from_hub(published)
+    stereo = dict(audio_channels=2, sampling_rate=48_000, target_bandwidths=[3.0, 6.0, 12.0, 24.0])
+    stereo = encodec.config_from_hub(published | stereo)
+    counts = [
+        [encodec.codebooks_at(config, bandwidth) for bandwidth in encodec.bandwidths(config)]
+        for config in (mono, stereo)
+    ]
+    assert counts == [[2, 4, 8, 16, 32], [2, 4, 8, 16]]
+    assert (mono["quantizer"]["codebooks"], stereo["quantizer"]["codebooks"]) == (32, 16)
+
+
+def test_hub_names_come_from_the_cache_when_offline(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="^hf:some/codec: cannot be downloaded and is not in the"):
+        load_codec("hf:some/codec")
+    config, revision = encodec_cases.TINY, "0" * 40
+    model = tmp_path / "models--some--codec"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(revision)
+    folder = model / "snapshots" / revision
+    encodec_cases.write(folder, config, encodec_cases.tensors(config))
+    codec = load_codec("hf:some/codec")
+    assert codec.config["origin"] == dict(name="some/codec", license="")
+    assert load_codec(folder).config["origin"]["name"] == "some/codec"
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match="^hf:some/codec: huggingface_hub is not installed[^\n]*$"):
+        load_codec("hf:some/codec")
+
+
+@pytest.mark.parametrize(
+    "path, card, expected",
+    [
+        ("mine", None, dict(name="mine", license="")),
+        ("hf:facebook/encodec_32khz", None, dict(license="cc-by-nc-4.0")),
+        ("mine", "---\nlicense: mit\n---\nlicense: gpl\n", dict(name="mine", license="mit")),
+        ("mine", "---\nbase_model:\n- a/b\n---\n", dict(name="a/b", license="")),
+        ("mine", "license: mit\n", dict(license="")),
+    ],
+)
+def test_origin_is_what_the_card_says(path, card, expected, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    if card:
+        (folder / "README.md").write_text(card)
+    assert folders.origin(path, folder).items() >= expected.items()
+
+
+LOAD = """
+import sys
+from pathlib import Path
+from indep_jax.hub import encodec
+import jax, jax.numpy as jnp
+jnp.asarray(1.0).block_until_ready()  # the backend has started
+
+def kilobytes(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = kilobytes("VmRSS:")
+variables = jax.block_until_ready(encodec.read(sys.argv[1])[1])
+size = sum(x.nbytes for x in jax.tree.leaves(variables)) / 1024
+print((kilobytes("VmHWM:") - before) / size, size)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_a_model_is_in_memory_once_while_it_loads(tmp_path):
+    sizes = dict(num_filters=64, upsampling_ratios=[4, 4, 2], hidden_size=128, codebook_size=2048)
+    config = encodec_cases.TINY | sizes | dict(num_lstm_layers=4, codebook_dim=128)
+    config["target_bandwidths"] = [19 * 11 * encodec_cases.CODEBOOKS / 1000]
+    encodec_cases.write(tmp_path, config, encodec_cases.tensors(config))
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    peak, size = map(float, done.stdout.split())
+    assert size > 70_000  # what Python itself needs meanwhile is small beside it
+    assert 0.9 < peak < 1.2

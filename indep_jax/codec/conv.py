@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from indep_jax.signal.stft import at_least_float32
+
 _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -66,7 +68,7 @@ class _Weight(nn.Module):
                 return _uniform_fan_in(key, (shape[0], shape[2], shape[1]), dtype).swapaxes(1, 2)
             return _uniform_fan_in(key, shape, dtype)
 
-        if self.norm == "none":
+        if self.norm != "weight_norm":
             return self.param("kernel", init, shape)
         direction = self.param("direction", init, shape)
         axes = (0, 3 - self.gain_axis)
@@ -82,14 +84,32 @@ class _Weight(nn.Module):
 
     def rescale(self, factor):
         """Multiplies the weight by `factor` ([out], or a scalar if transposed)."""
-        name = "kernel" if self.norm == "none" else "gain"
+        name = "gain" if self.norm == "weight_norm" else "kernel"
         self.put_variable("params", name, self.get_variable("params", name) * factor)
+
+
+class TimeGroupNorm(nn.Module):
+    """Mean 0 and variance 1 of each item over time and channels, then a gain and bias a channel.
+
+    PyTorch's GroupNorm of one group. [batch, time, channels] -> the same.
+    """
+
+    @nn.compact
+    def __call__(self, x_BxTxC):
+        shape = x_BxTxC.shape[-1:]
+        gain = self.param("gain", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        x = at_least_float32(x_BxTxC)
+        x = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+        variance = jnp.mean(jnp.square(x), axis=(1, 2), keepdims=True)
+        return (gain * (x * jax.lax.rsqrt(variance + 1e-5)) + bias).astype(x_BxTxC.dtype)
 
 
 class Conv(nn.Module):
     """Convolution whose output has ceil(time / stride) frames.
 
     [batch, time, in] -> [batch, ceil(time / stride), features]. `causal` pads on the left only.
+    `norm` is of the weight (weight_norm), of the output (time_group_norm), or none.
     `init_std` above 0 starts from the data: `init` gives every output channel that standard
     deviation, and mean 0, on the batch it sees (Salimans & Kingma 2016, section 3).
     """
@@ -129,7 +149,10 @@ class Conv(nn.Module):
             weight.rescale(factor)
             self.put_variable("params", "bias", bias)
             y = factor.astype(self.dtype) * y
-        return y + bias.astype(self.dtype)
+        y = y + bias.astype(self.dtype)
+        if self.norm == "time_group_norm":
+            y = TimeGroupNorm(name="time_group_norm")(y)
+        return y
 
 
 class ConvTranspose(nn.Module):
@@ -161,7 +184,10 @@ class ConvTranspose(nn.Module):
         x = jnp.pad(x_BxTxC.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))
         y = convolve(x, two_taps).reshape(batch, (time + 1) * self.stride, self.features)
         left = 0 if self.causal else self.stride - self.stride // 2
-        y = y[:, left : left + time * self.stride]
+        kept = slice(left, left + time * self.stride)
+        if self.norm == "time_group_norm":  # of the full output
+            return TimeGroupNorm(name="time_group_norm")(y + bias.astype(self.dtype))[:, kept]
+        y = y[:, kept]
         if self.init_std and self.is_initializing():
             exact = y.astype(jnp.float32)
             mean = jnp.mean(exact, axis=(0, 1))

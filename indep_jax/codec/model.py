@@ -14,7 +14,8 @@ from indep_jax.codec.seanet import Decoder, Encoder, Window
 class Encoded(NamedTuple):
     """Tokens of a batch of waveforms.
 
-    codes: int32 [batch, frames, codebooks].
+    codes: int32 [batch, frames, codebooks]; of a codec that works in chunks (codec/chunks.py), those
+        of all chunks in a row.
     scales: [batch, chunks] factors of level-normalised models, else None.
     length: samples of the waveform that was encoded, to which decoding trims.
     """
@@ -29,6 +30,10 @@ class Codec(nn.Module):
 
     Waveforms are [batch, time, channels] in [-1, 1] at `sample_rate` Hz, latents
     [batch, frames, dimension] with frames = ceil(time / hop).
+
+    normalize: what is encoded is divided by its RMS level, which decoding multiplies by again.
+    chunk_seconds: long waveforms are cut into chunks of this length, which know nothing of each
+        other (codec/chunks.py); 0 for none. chunk_overlap: of neighbours, as a share of a chunk.
     """
 
     sample_rate: int
@@ -51,6 +56,9 @@ class Codec(nn.Module):
     codebook_size: int
     dtype: jnp.dtype = jnp.float32
     init_std: float = 0.0
+    normalize: bool = False
+    chunk_seconds: float = 0.0
+    chunk_overlap: float = 0.0
 
     @property
     def hop(self) -> int:
@@ -61,6 +69,11 @@ class Codec(nn.Module):
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sample_rate / self.hop
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a frame depends on its surroundings alone, so that codec/streaming.py applies."""
+        return not (self.normalize or self.chunk_seconds or self.norm == "time_group_norm")
 
     def setup(self):
         shared = dict(
@@ -99,7 +112,7 @@ class Codec(nn.Module):
         if self.is_initializing():  # the codebooks are empty: nothing would reach the decoder
             return self.synthesize(self.latents(x_BxTxC))[:, : x_BxTxC.shape[1]]
         encoded = self.encode(x_BxTxC)
-        return self.decode(encoded.codes)[:, : encoded.length]
+        return self.decode(encoded.codes, encoded.scales)[:, : encoded.length]
 
     def latents(self, x_BxTxC, window: Window | None = None):
         """Waveform -> latents, the encoder alone; `window` as in codec/streaming.py."""
@@ -114,13 +127,19 @@ class Codec(nn.Module):
         return quantizer.quantize(self._codebook(), z_BxTxD, active)
 
     def encode(self, x_BxTxC) -> Encoded:
-        """Waveform -> tokens."""
+        """Waveform, or one chunk of it -> tokens."""
+        scales = None
+        if self.normalize:
+            mono_BxT = jnp.mean(x_BxTxC, axis=-1)
+            scales = jnp.sqrt(jnp.mean(jnp.square(mono_BxT), axis=1, keepdims=True)) + 1e-8
+            x_BxTxC = x_BxTxC / scales[..., None]
         codes = self.quantize(self.latents(x_BxTxC)).codes
-        return Encoded(codes=codes, scales=None, length=x_BxTxC.shape[1])
+        return Encoded(codes=codes, scales=scales, length=x_BxTxC.shape[1])
 
-    def decode(self, codes_BxTxK):
-        """Codes -> waveform [batch, frames * hop, channels]."""
-        return self.synthesize(quantizer.decode(self._codebook(), codes_BxTxK))
+    def decode(self, codes_BxTxK, scales_Bx1=None):
+        """Codes, of one chunk -> waveform [batch, frames * hop, channels]."""
+        wave = self.synthesize(quantizer.decode(self._codebook(), codes_BxTxK))
+        return wave if scales_Bx1 is None else wave * scales_Bx1[..., None]
 
     def encode_window(self, x_BxTxC, window: Window):
         """Codes of a window of a long waveform; the collection "carry" must be mutable."""
@@ -142,7 +161,8 @@ def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> C
     fields["ratios"] = tuple(fields["ratios"])
     if not fields["ratios"] or any(r < 2 for r in fields["ratios"]):
         raise ValueError(f"model.ratios must all be at least 2, not {fields['ratios']}")
-    choices = dict(pad_mode=("constant", "reflect"), norm=("weight_norm", "none"))
+    norms = ("weight_norm", "time_group_norm", "none")
+    choices = dict(pad_mode=("constant", "reflect"), norm=norms)
     for name, allowed in choices.items():
         if fields[name] not in allowed:
             raise ValueError(f"model.{name} must be one of {allowed}, not {fields[name]!r}")
@@ -152,6 +172,10 @@ def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> C
             raise ValueError(f"model.{name} must be at least 1, not {fields[name]}")
     if fields.get("init_std", 0.0) < 0:
         raise ValueError(f"model.init_std must be at least 0, not {fields['init_std']}")
+    if fields.get("init_std", 0.0) and fields["norm"] == "time_group_norm":
+        raise ValueError("model.init_std must be 0 with model.norm time_group_norm")
+    if fields.get("chunk_seconds", 0.0) < 0 or not 0 <= fields.get("chunk_overlap", 0.0) < 1:
+        raise ValueError("model.chunk_seconds must be at least 0, chunk_overlap from 0 to below 1")
     for name, value in dict(codebooks=codebooks, codebook_size=codebook_size).items():
         if value < 1:
             raise ValueError(f"quantizer.{name} must be at least 1, not {value}")

@@ -197,6 +197,19 @@ def initialize(z_NxD, codebooks: int, size: int, key, iterations: int, even_coun
     return dict(embed=embed, average=embed * count[..., None], count=count)
 
 
+def restart(codebook: dict, even_count: float) -> dict:
+    """Trained codebooks at the level of another run: counts sum to size * `even_count`.
+
+    The code vectors are what they are, and stay the moving averages' ratio. A codebook without
+    counts starts as if all its codes were used evenly.
+    """
+    embed, count = codebook["embed"], codebook["count"]
+    total = jnp.sum(count, axis=-1, keepdims=True)
+    share = jnp.where(total > 0, count / jnp.where(total > 0, total, 1), 1 / count.shape[-1])
+    count = share * (count.shape[-1] * even_count)
+    return dict(embed=embed, average=embed * count[..., None], count=count)
+
+
 def perplexity(codes_BxTxK, size: int):
     """[K]: two to the entropy in bits of each codebook's use; `size` when used evenly."""
     codes = codes_BxTxK.reshape(-1, codes_BxTxK.shape[-1])

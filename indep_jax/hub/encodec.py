@@ -1,4 +1,4 @@
-"""EnCodec as Hugging Face stores it: config.json and model.safetensors.
+"""EnCodec as Hugging Face stores it, both ways: config.json and model.safetensors.
 
 The correspondence of parameters is one table (`name_map`), which holds every array of both sides
 exactly once and reads in both directions.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from indep_jax.codec import model as codec_model
 from indep_jax.hub import weights
@@ -40,28 +41,35 @@ _SPELLINGS = {  # weight norm's (gain, direction) in PyTorch's old and new form
 }
 
 
+_AROUND_CODEC = ("musicgen", "musicgen_melody")  # models whose folders hold an EnCodec as well
+
+
 def name_map(model: Mapping, codebooks: int, spelling: str) -> list[Entry]:
     """The table for a codec of these `model` fields; `spelling` of weight norm: old, new, folded.
 
-    Folded stands for plain weights, `model.norm` "none".
+    Folded stands for plain weights, `model.norm` "none". Time group norm has plain weights too.
     """
     table = []
+    plain = spelling == "folded" or model["norm"] == "time_group_norm"
 
     def conv(ours, theirs, kernel_axes=(2, 1, 0)):
-        if spelling == "folded":
-            table.append(Entry(f"{ours}/weight/kernel", f"{theirs}.weight", kernel_axes))
+        if plain:
+            table.append(Entry(f"{ours}/weight/kernel", f"{theirs}.conv.weight", kernel_axes))
         else:
-            gain, direction = _SPELLINGS[spelling]
-            table.append(Entry(f"{ours}/weight/direction", f"{theirs}.{direction}", kernel_axes))
-            table.append(Entry(f"{ours}/weight/gain", f"{theirs}.{gain}", (0,), ones=2))
-        table.append(Entry(f"{ours}/bias", f"{theirs}.bias", (0,)))
+            gain, direction = (f"{theirs}.conv.{part}" for part in _SPELLINGS[spelling])
+            table.append(Entry(f"{ours}/weight/direction", direction, kernel_axes))
+            table.append(Entry(f"{ours}/weight/gain", gain, (0,), ones=2))
+        table.append(Entry(f"{ours}/bias", f"{theirs}.conv.bias", (0,)))
+        if model["norm"] == "time_group_norm":
+            table.append(Entry(f"{ours}/time_group_norm/gain", f"{theirs}.norm.weight", (0,)))
+            table.append(Entry(f"{ours}/time_group_norm/bias", f"{theirs}.norm.bias", (0,)))
 
     def residual(ours, theirs):
         # Position in PyTorch's Sequential: ELU 0, convolution 1, ELU 2, convolution 3.
-        conv(f"{ours}/conv_0", f"{theirs}.block.1.conv")
-        conv(f"{ours}/conv_1", f"{theirs}.block.3.conv")
+        conv(f"{ours}/conv_0", f"{theirs}.block.1")
+        conv(f"{ours}/conv_1", f"{theirs}.block.3")
         if model["conv_shortcut"]:
-            conv(f"{ours}/shortcut", f"{theirs}.shortcut.conv")
+            conv(f"{ours}/shortcut", f"{theirs}.shortcut")
 
     def lstm(ours, theirs):
         for i in range(model["lstm_layers"]):
@@ -74,30 +82,30 @@ def name_map(model: Mapping, codebooks: int, spelling: str) -> list[Entry]:
 
     stages, blocks = range(len(model["ratios"])), range(model["residual_layers"])
     side, at = "params/encoder", 0  # `at`: position in their ModuleList, which counts ELUs too
-    conv(f"{side}/conv_in", f"encoder.layers.{at}.conv")
+    conv(f"{side}/conv_in", f"encoder.layers.{at}")
     for i in stages:
         for j in blocks:
             at += 1
             residual(f"{side}/residual_{i}_{j}", f"encoder.layers.{at}")
         at += 2
-        conv(f"{side}/down_{i}", f"encoder.layers.{at}.conv")
+        conv(f"{side}/down_{i}", f"encoder.layers.{at}")
     at += 1
     lstm(f"{side}/lstm", f"encoder.layers.{at}")
     at += 2
-    conv(f"{side}/conv_out", f"encoder.layers.{at}.conv")
+    conv(f"{side}/conv_out", f"encoder.layers.{at}")
 
     side, at = "params/decoder", 0
-    conv(f"{side}/conv_in", f"decoder.layers.{at}.conv")
+    conv(f"{side}/conv_in", f"decoder.layers.{at}")
     at += 1
     lstm(f"{side}/lstm", f"decoder.layers.{at}")
     for i in stages:
         at += 2
-        conv(f"{side}/up_{i}", f"decoder.layers.{at}.conv", (2, 0, 1))
+        conv(f"{side}/up_{i}", f"decoder.layers.{at}", (2, 0, 1))
         for j in blocks:
             at += 1
             residual(f"{side}/residual_{i}_{j}", f"decoder.layers.{at}")
     at += 2
-    conv(f"{side}/conv_out", f"decoder.layers.{at}.conv")
+    conv(f"{side}/conv_out", f"decoder.layers.{at}")
 
     for k in range(codebooks):
         theirs = f"quantizer.layers.{k}.codebook"
@@ -116,16 +124,17 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     """Our config (task, dtype, model, quantizer) from the fields of their config.json.
 
     The number of codebooks is that of the largest target bandwidth. Raises ValueError, one line
-    that names the field, for a model outside the 32 kHz family.
+    that names the field, for what is no EnCodec.
     """
     if hub.get("model_type") != "encodec":
         raise ValueError(f"{name}: model_type must be 'encodec', not {hub.get('model_type')!r}")
     model = {ours: hub.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
     model["ratios"] = tuple(model["ratios"])
-    supported = dict(normalize=(False, None), chunk_length_s=(None,))
-    supported["norm_type"] = ("weight_norm",)
-    supported["codebook_dim"] = (None, model["dimension"])
-    supported["pad_mode"] = ("constant", "reflect")
+    supported = dict(
+        codebook_dim=(None, model["dimension"]),
+        pad_mode=("constant", "reflect"),
+        norm_type=("weight_norm", "time_group_norm"),
+    )
     if model["causal"]:
         supported["trim_right_ratio"] = (1.0,)
     defaults = dict(norm_type="weight_norm", pad_mode="reflect", trim_right_ratio=1.0)
@@ -134,38 +143,155 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
         if value not in allowed:
             expected = " or ".join(json.dumps(a) for a in allowed)
             raise ValueError(f"{name}: {field} is {value!r}; only {expected} is supported")
-    size = hub.get("codebook_size", 1024)
-    # As EncodecConfig: whole frames per second, whole bits per code.
-    frame_rate = math.ceil(model["sample_rate"] / math.prod(model["ratios"]))
-    bits = math.ceil(math.log2(size))
-    bandwidths = hub.get("target_bandwidths", (1.5, 3.0, 6.0, 12.0, 24.0))
-    codebooks = int(1000 * bandwidths[-1] // (frame_rate * bits))
-    model["norm"] = "weight_norm"
-    quantizer = dict(codebooks=codebooks, codebook_size=size)
-    return dict(task="codec", dtype="float32", model=model, quantizer=quantizer)
+    model["norm"] = hub.get("norm_type", "weight_norm")
+    if hub.get("normalize"):
+        model["normalize"] = True
+    if hub.get("chunk_length_s"):
+        if hub.get("overlap") is None:
+            raise ValueError(f"{name}: overlap is missing, which chunk_length_s needs")
+        model |= dict(chunk_seconds=hub["chunk_length_s"], chunk_overlap=hub["overlap"])
+    quantizer = dict(codebook_size=hub.get("codebook_size", 1024))
+    quantizer["bandwidths"] = tuple(hub.get("target_bandwidths", (1.5, 3.0, 6.0, 12.0, 24.0)))
+    config = dict(task="codec", dtype="float32", model=model, quantizer=quantizer)
+    quantizer["codebooks"] = codebooks_at(config, quantizer["bandwidths"][-1])
+    return config
+
+
+def config_to_hub(config: Mapping) -> dict:
+    """The fields of their config.json from our config, of a codec that they can express.
+
+    Raises ValueError, one line that names the field, for one that transformers has no form of.
+    """
+    model, quantizer = config["model"], config["quantizer"]
+    if model["channels"] > 2:
+        raise ValueError(f"model.channels {model['channels']}: transformers' EnCodec has 1 or 2")
+    if model["lstm_layers"] < 1:
+        raise ValueError("model.lstm_layers 0: transformers' EnCodec has 1 or more")
+    size = quantizer["codebook_size"]
+    if size < 2 or size & (size - 1):
+        raise ValueError(f"quantizer.codebook_size {size}: transformers' is a power of 2")
+    hub = dict(model_type="encodec", architectures=["EncodecModel"], dtype="float32")
+    hub |= {theirs: model[ours] for ours, (theirs, _) in _FIELDS.items()}
+    chunked = model.get("chunk_seconds", 0)
+    return hub | dict(
+        norm_type="time_group_norm" if model["norm"] == "time_group_norm" else "weight_norm",
+        trim_right_ratio=1.0,
+        normalize=model.get("normalize", False),
+        chunk_length_s=model["chunk_seconds"] if chunked else None,
+        overlap=model["chunk_overlap"] if chunked else None,
+        codebook_size=size,
+        codebook_dim=model["dimension"],
+        target_bandwidths=bandwidths(config),
+    )
+
+
+def bandwidths(config: Mapping) -> tuple[float, ...]:
+    """The bandwidths of a codec, kbit/s, each of so many leading codebooks.
+
+    What a Hugging Face folder says, else that of all codebooks, or of any number of them where the
+    codec was trained with quantizer dropout.
+    """
+    quantizer = config["quantizer"]
+    if "bandwidths" in quantizer:
+        return tuple(quantizer["bandwidths"])
+    rate, codebooks = _bits_per_second(config), quantizer["codebooks"]
+    found = []
+    for count in range(1 if quantizer.get("dropout") else codebooks, codebooks + 1):
+        found.append(count * rate / 1000)
+        while codebooks_at(config, found[-1]) < count:  # their rule rounds down
+            found[-1] = math.nextafter(found[-1], math.inf)
+    return tuple(found)
+
+
+def codebooks_at(config: Mapping, bandwidth: float) -> int:
+    """How many codebooks a bandwidth, kbit/s, is; at least 1."""
+    return max(1, int(1000 * bandwidth // _bits_per_second(config)))
+
+
+def _bits_per_second(config: Mapping) -> int:
+    """Of one codebook, as transformers counts: whole frames per second, whole bits per code."""
+    model = config["model"]
+    frames = math.ceil(model["sample_rate"] / math.prod(model["ratios"]))
+    return frames * math.ceil(math.log2(config["quantizer"]["codebook_size"]))
 
 
 def read(folder: str | Path) -> tuple[dict, dict]:
-    """Reads a Hugging Face EnCodec folder: (config, variables).
+    """Reads a Hugging Face EnCodec folder, or the EnCodec of a MusicGen folder: (config, variables).
 
     `config` is plain data with the sections task, dtype, model, quantizer (configs/ says what
-    they hold); `variables` are float32 numpy arrays for `codec.model.Codec.apply`. Weight norm
-    may be stored in either spelling, or folded into the weights, which gives norm "none".
+    they hold); `variables` are float32 arrays for `codec.model.Codec.apply`. Weight norm may be
+    stored in either spelling, or folded into the weights, which gives norm "none".
 
-    Raises ValueError, one line, for a folder that is no EnCodec of the 32 kHz family, for tensors
-    that are missing, left over or of another shape, and for weights in a pickle, which is never
-    opened.
+    Raises ValueError, one line, for a folder that is no EnCodec, for tensors that are missing, left
+    over or of another shape, and for weights in a pickle, which is never opened.
     """
-    folder = Path(folder)
-    config = config_from_hub(weights.read_config(folder), str(folder / "config.json"))
-    tensors = weights.read_tensors(folder, lambda name: not is_buffer(name))
+    config, tensors, spelling = _open(Path(folder))
+    sizes = {name: config["quantizer"][name] for name in ("codebooks", "codebook_size")}
+    module = codec_model.from_config(config["model"], **sizes)
+    wave = jax.ShapeDtypeStruct((1, module.hop, module.channels), jnp.float32)
+    table = name_map(config["model"], module.codebooks, spelling)
+    return config, weights.to_variables(table, module, [wave], tensors, Path(folder))
+
+
+def read_config(folder: str | Path) -> dict:
+    """The config of `read` alone, without reading the weights."""
+    return _open(Path(folder))[0]
+
+
+def _open(folder: Path) -> tuple[dict, dict, str]:
+    """(config, tensors by name, spelling of weight norm) of a folder."""
+    hub, name, prefix = weights.read_config(folder), str(folder / "config.json"), ""
+    if hub.get("model_type") in _AROUND_CODEC:
+        hub, name, prefix = hub.get("audio_encoder", {}), f"{name}: audio_encoder", "audio_encoder."
+    config = config_from_hub(hub, name)
+    tensors = weights.read_tensors(
+        folder, lambda name: name.startswith(prefix) and not is_buffer(name)
+    )
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     spelling = "folded"
     for candidate, (gain, _) in _SPELLINGS.items():
         if any(name.endswith(gain) for name in tensors):
             spelling = candidate
-    if spelling == "folded":
+    if spelling == "folded" and config["model"]["norm"] == "weight_norm":
         config["model"]["norm"] = "none"
-    module = codec_model.from_config(config["model"], **config["quantizer"])
-    wave = jax.ShapeDtypeStruct((1, module.hop, module.channels), jnp.float32)
-    table = name_map(config["model"], module.codebooks, spelling)
-    return config, weights.to_variables(table, module, [wave], tensors, folder)
+    return config, tensors, spelling
+
+
+def to_hub(config: Mapping, variables: Mapping) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
+    """What a Hugging Face folder of a codec holds: (JSON files by name, tensors by name).
+
+    The inverse of `read`, bit for bit, in the new spelling. Raises ValueError, one line that names
+    the field, for a codec that transformers has no form of.
+    """
+    hub = config_to_hub(config)
+    spelling = "folded" if config["model"]["norm"] == "none" else "new"
+    codebooks = config["quantizer"]["codebooks"]
+    table = name_map(config["model"], codebooks, spelling)
+    tensors = weights.to_tensors(table, variables)
+    if config["model"]["norm"] == "none":
+        tensors = _unfold(tensors)
+    for k in range(codebooks):
+        tensors[f"quantizer.layers.{k}.codebook.inited"] = np.ones(1, np.float32)
+    extractor = dict(
+        feature_extractor_type="EncodecFeatureExtractor",
+        feature_size=hub["audio_channels"],
+        padding_side="right",
+        padding_value=0.0,
+        return_attention_mask=True,
+        **{name: hub[name] for name in ("sampling_rate", "chunk_length_s", "overlap")},
+    )
+    return {"config.json": hub, "preprocessor_config.json": extractor}, tensors
+
+
+def _unfold(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Plain convolutions as weight norm of the same product, to rounding: there is no other form."""
+    unfolded = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(".conv.weight"):
+            unfolded[name] = tensor
+            continue
+        gain, direction = (name.removesuffix("weight") + part for part in _SPELLINGS["new"])
+        length = np.linalg.norm(tensor.astype(np.float64), axis=(1, 2), keepdims=True)
+        unfolded[gain] = length.astype(np.float32)
+        unfolded[direction] = np.where(length > 0, tensor, np.float32(1))
+    return unfolded

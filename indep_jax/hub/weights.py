@@ -1,5 +1,10 @@
-"""What the name maps share: an Entry, and the folder of config.json and model.safetensors."""
+"""What the name maps share: an Entry, and tensors as config.json and model.safetensors hold them.
 
+Tensors are read one by one where they are used, so that a model is in memory once.
+"""
+
+import collections
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 
@@ -19,7 +25,7 @@ class Entry(NamedTuple):
     theirs: name of the tensor.
     axes: for each of our axes the axis of theirs.
     ones: how many trailing axes of length 1 theirs has besides.
-    index: which slice of the variable's first axis this is; None for all of it.
+    index: which slice of the variable's first axis this is, in order; None for all of it.
     """
 
     ours: str
@@ -37,6 +43,26 @@ class Entry(NamedTuple):
         """Their tensor in our layout."""
         return tensor.reshape(tensor.shape[: len(self.axes)]).transpose(self.axes)
 
+    def to_theirs(self, variable: np.ndarray) -> np.ndarray:
+        """Our variable, or its slice, in their layout."""
+        value = variable if self.index is None else variable[self.index]
+        theirs = value.transpose(np.argsort(self.axes)).reshape(self.their_shape(variable.shape))
+        return np.ascontiguousarray(theirs)  # safetensors writes memory as it lies
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A tensor in a safetensors file; `np.asarray` reads it."""
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        # The file is opened anew: what has been read of a mapping stays in memory with it.
+        with safetensors.safe_open(self.path, framework="np") as file:
+            return np.asarray(file.get_tensor(self.name), dtype)
+
 
 def read_config(folder: Path) -> dict:
     """The fields of a folder's config.json. Raises ValueError, one line."""
@@ -51,10 +77,10 @@ def read_config(folder: Path) -> dict:
 
 def read_tensors(
     folder: Path, has_counterpart: Callable[[str], bool] = lambda name: True
-) -> dict[str, np.ndarray]:
+) -> dict[str, Stored]:
     """The tensors of model.safetensors, or of the files that model.safetensors.index.json lists.
 
-    Only those whose name `has_counterpart` accepts are read. Raises ValueError, one line, for files
+    Only those whose name `has_counterpart` accepts. Raises ValueError, one line, for files
     that are missing or damaged, and for weights in a pickle, which is never opened.
     """
     path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
@@ -78,10 +104,13 @@ def read_tensors(
     for path in paths:
         try:
             with safetensors.safe_open(path, framework="np") as file:
-                names = filter(has_counterpart, file.keys())
-                tensors |= {name: file.get_tensor(name) for name in names}
+                for name in filter(has_counterpart, file.keys()):
+                    if name in tensors:
+                        raise ValueError(f"{path}: {name} is in {tensors[name].path.name} too")
+                    shape = tuple(file.get_slice(name).get_shape())
+                    tensors[name] = Stored(path, name, shape)
         except FileNotFoundError:
-            raise ValueError(f"{path}: no such file") from None
+            raise ValueError(f"{path}: no such file, which {index.name} lists") from None
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
     return tensors
@@ -90,7 +119,7 @@ def read_tensors(
 def to_variables(
     table: Sequence[Entry], module: nn.Module, inputs: Sequence, tensors: Mapping, folder: Path
 ) -> dict:
-    """Our variables, float32 numpy arrays, from their tensors.
+    """Our variables, float32 arrays on the first device, from their tensors, one by one.
 
     Args:
       table: of every variable that `module.init` makes for `inputs` (ShapeDtypeStructs).
@@ -103,10 +132,7 @@ def to_variables(
     variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
     shapes = {name: value.shape for name, value in flat.items()}
-    unmapped = set(shapes) ^ {entry.ours for entry in table}
-    if unmapped:
-        raise RuntimeError(f"the name map and the module disagree on {_listed(unmapped)}")
-
+    _check_ours(table, shapes)
     wanted, found = {entry.theirs for entry in table}, set(tensors)
     problems = []
     if wanted - found:
@@ -127,14 +153,33 @@ def to_variables(
             + more
         )
     flat = {}
+    entries = collections.defaultdict(list)
     for entry in table:
-        value = entry.to_ours(np.asarray(tensors[entry.theirs], np.float32))
-        if entry.index is None:
-            flat[entry.ours] = value
-        else:
-            flat.setdefault(entry.ours, np.empty(shapes[entry.ours], np.float32))
-            flat[entry.ours][entry.index] = value
+        entries[entry.ours].append(entry)
+    # Those of many slices first: while they are joined they are in memory twice.
+    for ours in sorted(entries, key=lambda ours: -len(entries[ours])):
+        flat[ours] = _variable(entries[ours], tensors)
     return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _variable(entries: Sequence[Entry], tensors: Mapping) -> jax.Array:
+    parts = [entry.to_ours(np.asarray(tensors[entry.theirs], np.float32)) for entry in entries]
+    return jnp.asarray(parts[0] if entries[0].index is None else np.stack(parts))
+
+
+def to_tensors(table: Sequence[Entry], variables: Mapping) -> dict[str, np.ndarray]:
+    """Their tensors, by name, from our variables: float32, the inverse of `to_variables`."""
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    _check_ours(table, flat)
+    return {
+        entry.theirs: entry.to_theirs(np.asarray(flat[entry.ours], np.float32)) for entry in table
+    }
+
+
+def _check_ours(table: Sequence[Entry], names) -> None:
+    unmapped = set(names) ^ {entry.ours for entry in table}
+    if unmapped:
+        raise RuntimeError(f"the name map and the module disagree on {_listed(unmapped)}")
 
 
 def _listed(names) -> str:

@@ -5,6 +5,7 @@ from functools import partial
 
 import chex
 import jax
+import matplotlib.figure
 import numpy as np
 from scipy import stats
 
@@ -139,6 +140,25 @@ def evaluate_reconstruction(
         for n in range(len(reference_BxTxC))
     ]
     return result
+
+
+def mel_figure(originals, reconstructions, sample_rate: int) -> matplotlib.figure.Figure:
+    """Mel spectrograms, dB, of some items [items, time] above their reconstructions."""
+    figure = matplotlib.figure.Figure(figsize=(3 * len(originals), 4), layout="constrained")
+    axes = figure.subplots(2, len(originals), squeeze=False)
+    for column, pair in enumerate(zip(originals, reconstructions)):
+        spectra = [
+            10 * losses.log_mel(mel.mel_spectrogram(x[None], sample_rate, 1024)[0]).T for x in pair
+        ]
+        top = float(np.max(spectra[0]))
+        for row, spectrum in enumerate(spectra):
+            axes[row, column].imshow(
+                spectrum, origin="lower", aspect="auto", vmin=top - 60, vmax=top
+            )
+            axes[row, column].set(xticks=[], yticks=[])
+    axes[0, 0].set_ylabel("original")
+    axes[1, 0].set_ylabel("reconstruction")
+    return figure
 
 
 def _log_mel(x_BxT, sample_rate: int, n_fft: int) -> np.ndarray:

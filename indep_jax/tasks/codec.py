@@ -1,18 +1,18 @@
 """Training EnCodec: adversarial reconstruction, and codebooks pushed towards independence."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import optax
 
 from indep_jax import data, independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
 from indep_jax.metrics import reconstruction
-from indep_jax.signal import losses, mel
+from indep_jax.signal import losses
 from indep_jax.training.loop import Evaluation
 
 LOSSES = ("none", "permutation", "dhsic", "covariance")
@@ -32,17 +32,24 @@ class CodecTask:
     State: step; params {generator, discriminator}; collections {codebook, balancer}; opt_state
     {generator, discriminator}; ema, the moving average of the generator's params.
 
-    A run has up to three programs. `autoencoder` (quantizer.warmup_steps of them, none in the
-    published recipe): reconstruction losses alone, no quantizer, no discriminator. `codec`: the
-    whole recipe. `codec_joined`: the same where the independence loss joins the streams of
-    several training batches (Lemercier et al. 2024, the macro-batch).
+    A run has up to four programs. `autoencoder` (quantizer.warmup_steps of them, none in the
+    published recipe): reconstruction losses alone, no quantizer, no discriminator. `discriminator`
+    (then discriminator.warmup_steps): the codec stays as it is. `codec`: the whole recipe.
+    `codec_joined`: the same where the independence loss joins the streams of several training
+    batches (Lemercier et al. 2024, the macro-batch).
+
+    pretrained: gives the variables (params, codebook) that a new run starts from in place of random
+        ones; called once, before the first step.
     """
 
     placement = ()
 
-    def __init__(self, config):
-        _check(config)
+    def __init__(self, config, pretrained: Callable[[], Mapping] | None = None):
+        _check(config, pretrained is not None)
         self.config = config
+        self._pretrained = pretrained
+        # The step of the first whole recipe.
+        self._begin = config.quantizer.warmup_steps + config.discriminator.warmup_steps
         self.codec = model.from_config(
             config.model, config.quantizer.codebooks, config.quantizer.codebook_size, config.dtype
         )
@@ -56,13 +63,14 @@ class CodecTask:
         frames = -(-round(config.data.segment_seconds * config.model.sample_rate) // self.codec.hop)
         self._even_count = config.batch_size * frames / config.quantizer.codebook_size
         rows = config.quantizer.kmeans_batches * config.batch_size * frames
-        if 0 < rows < config.quantizer.codebook_size:
+        if pretrained is None and 0 < rows < config.quantizer.codebook_size:
             raise ValueError(
                 f"quantizer.codebook_size {config.quantizer.codebook_size} is more than the {rows} "
                 "latents of quantizer.kmeans_batches, to which k-means fits the codebooks"
             )
         self.programs = dict(
             autoencoder=self._autoencoder_step,
+            discriminator=self._discriminator_step,
             codec=self._codec_step,
             codec_joined=self._codec_joined_step,
         )
@@ -104,7 +112,6 @@ class CodecTask:
             generator=variables["params"],
             discriminator=self.discriminator.init(discriminator_key, batch["audio"])["params"],
         )
-        optimizer = self._optimizer()
         return dict(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -112,23 +119,26 @@ class CodecTask:
                 codebook=variables["codebook"],
                 balancer=balancer.init(("adversarial", "feature", "l1", "mel")),
             ),
-            opt_state={name: optimizer.init(tree) for name, tree in params.items()},
+            opt_state={name: self._optimizer(name).init(tree) for name, tree in params.items()},
             ema=jax.tree.map(jnp.copy, params["generator"]),
         )
 
     def plan(self, step: int) -> tuple[str, int]:
         """The program of a step, and how many batches it sees."""
         loss = self.config.loss.independence
-        quantized = step - self.config.quantizer.warmup_steps
-        if quantized < 0:
+        if step < self.config.quantizer.warmup_steps:
             return "autoencoder", 1
-        due = loss.kind != "none" and (quantized + 1) % loss.every == 0
+        if step < self._begin:
+            return "discriminator", 1
+        due = loss.kind != "none" and (step - self._begin + 1) % loss.every == 0
         if due and loss.macro_batch > 1 and step + 1 >= loss.macro_batch:
             return "codec_joined", loss.macro_batch
         return "codec", 1
 
     def before_step(self, step: int, state: dict, read) -> dict:
-        """Fits the codebooks by k-means where quantization begins."""
+        """Puts in pretrained weights, or fits the codebooks by k-means where quantization begins."""
+        if self._pretrained is not None:
+            return state if step else self._put_pretrained(state)
         if step != self.config.quantizer.warmup_steps:
             return state
         settings = self.config.quantizer
@@ -138,6 +148,16 @@ class CodecTask:
         # The balancer's averages belong to other gradients before quantization.
         fresh = jax.tree.map(jnp.zeros_like, state["collections"]["balancer"])
         return {**state, "collections": dict(codebook=codebook, balancer=fresh)}
+
+    def _put_pretrained(self, state: dict) -> dict:
+        variables = self._pretrained()
+        codebook = quantizer.restart(variables["codebook"], self._even_count)
+        return {
+            **state,
+            "params": {**state["params"], "generator": variables["params"]},
+            "collections": {**state["collections"], "codebook": codebook},
+            "ema": jax.tree.map(jnp.copy, variables["params"]),
+        }
 
     def evaluate(self, state: dict) -> Evaluation:
         """Reconstructs held-out excerpts with the averaged weights."""
@@ -164,7 +184,7 @@ class CodecTask:
         for i in range(min(4, len(audio))):
             sounds[f"{i}_original"] = (audio[i], rate)
             sounds[f"{i}_reconstruction"] = (decoded[i], rate)
-        figures = dict(mel=_mel_figure(first[:4], second[:4], rate))
+        figures = dict(mel=reconstruction.mel_figure(first[:4], second[:4], rate))
         return Evaluation(scalars, sounds, figures)
 
     # The steps.
@@ -184,6 +204,16 @@ class CodecTask:
         (gradient,) = backward(joined)
         state = self._update_generator(state, gradient)
         return _advance(state, balancer=balanced), metrics
+
+    def _discriminator_step(self, state, batch, rng):
+        """The discriminator alone, on what the codec makes of the batch."""
+        del rng
+        audio, params = batch["audio"], state["params"]["generator"]
+        latents = self._apply(params, audio, method="latents")
+        q = quantizer.quantize(state["collections"]["codebook"], latents)
+        decoded = self._apply(params, q.output, method="synthesize")[:, : audio.shape[1]]
+        state, loss = self._update_discriminator(state, audio, decoded)
+        return _advance(state), dict(loss=loss, discriminator=loss)
 
     def _codec_step(self, state, batch, rng):
         return self._quantized_step(state, batch, None, rng)
@@ -247,7 +277,7 @@ class CodecTask:
                 value, term = jax.value_and_grad(self._joined_independence)(
                     params["encoder"], params, codebook, history, loss_key
                 )
-            step = state["step"] - config.quantizer.warmup_steps
+            step = state["step"] - self._begin
             due = (step + 1) % loss.every == 0
             ramp = jnp.minimum(1.0, (step + 1) / max(1, loss.warmup_steps))
             weight = jnp.where(due, loss.weight * ramp, 0.0)
@@ -365,7 +395,7 @@ class CodecTask:
 
     # Updates.
 
-    def _optimizer(self):
+    def _optimizer(self, name):
         settings = self.config.optimizer
         if settings.schedule == "cosine":
             rate = optax.warmup_cosine_decay_schedule(
@@ -377,11 +407,15 @@ class CodecTask:
                 settings.learning_rate,
                 settings.warmup_steps,
             )
+        if name == "discriminator":
+            return optax.adam(
+                lambda count: self.config.discriminator.rate_factor * rate(count), *settings.betas
+            )
         return optax.adam(rate, *settings.betas)
 
     def _step_optimizer(self, state, name, gradient):
         params, opt_state = state["params"][name], state["opt_state"][name]
-        updates, opt_state = self._optimizer().update(gradient, opt_state, params)
+        updates, opt_state = self._optimizer(name).update(gradient, opt_state, params)
         params = optax.apply_updates(params, updates)
         return {
             **state,
@@ -390,11 +424,17 @@ class CodecTask:
         }
 
     def _update_generator(self, state, gradient):
+        settings = self.config.optimizer
+        if settings.trainable == "encoder":  # without a gradient Adam moves nothing
+            still = jax.tree.map(jnp.zeros_like, gradient["decoder"])
+            gradient = {**gradient, "decoder": still}
         state = self._step_optimizer(state, "generator", gradient)
-        decay = self.config.optimizer.ema_decay
+        decay = settings.ema_decay
         ema = jax.tree.map(
             lambda a, p: decay * a + (1 - decay) * p, state["ema"], state["params"]["generator"]
         )
+        if settings.trainable == "encoder":  # not even by rounding
+            ema = {**ema, "decoder": state["ema"]["decoder"]}
         return {**state, "ema": ema}
 
     def _update_discriminator(self, state, audio, decoded):
@@ -447,9 +487,20 @@ def _advance(state, **collections):
     }
 
 
-def _check(config):
+def _check(config, pretrained: bool):
     """Raises ValueError, one line that names the field, for what no run can have."""
     loss = config.loss.independence
+    if config.model.get("normalize") or config.model.get("chunk_seconds"):
+        raise ValueError("model.normalize, model.chunk_seconds: such a codec cannot be trained here")
+    if config.optimizer.trainable not in ("all", "encoder"):
+        raise ValueError(
+            f"optimizer.trainable must be 'all' or 'encoder', not {config.optimizer.trainable!r}"
+        )
+    if pretrained and config.quantizer.warmup_steps:
+        raise ValueError(
+            f"quantizer.warmup_steps must be 0 with pretrained weights, not "
+            f"{config.quantizer.warmup_steps}"
+        )
     if loss.kind not in LOSSES:
         raise ValueError(f"loss.independence.kind must be one of {LOSSES}, not {loss.kind!r}")
     if loss.streams not in ("codes", "inputs"):
@@ -469,22 +520,3 @@ def _check(config):
             f"optimizer.warmup_steps {config.optimizer.warmup_steps} must be below steps, "
             f"{config.steps}"
         )
-
-
-def _mel_figure(originals, reconstructions, sample_rate: int) -> matplotlib.figure.Figure:
-    """Mel spectrograms, dB, of some items [items, time] above their reconstructions."""
-    figure = matplotlib.figure.Figure(figsize=(3 * len(originals), 4), layout="constrained")
-    axes = figure.subplots(2, len(originals), squeeze=False)
-    for column, pair in enumerate(zip(originals, reconstructions)):
-        spectra = [
-            10 * losses.log_mel(mel.mel_spectrogram(x[None], sample_rate, 1024)[0]).T for x in pair
-        ]
-        top = float(np.max(spectra[0]))
-        for row, spectrum in enumerate(spectra):
-            axes[row, column].imshow(
-                spectrum, origin="lower", aspect="auto", vmin=top - 60, vmax=top
-            )
-            axes[row, column].set(xticks=[], yticks=[])
-    axes[0, 0].set_ylabel("original")
-    axes[1, 0].set_ylabel("reconstruction")
-    return figure

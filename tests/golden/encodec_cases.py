@@ -55,6 +55,28 @@ CASES = {
         use_conv_shortcut=True,
         pad_mode="constant",
     ),
+    # As the 48 kHz model: levels, chunks, a last one that is short.
+    "chunks": dict(
+        _SMALL,
+        audio_channels=2,
+        sampling_rate=2_000,
+        num_filters=4,
+        upsampling_ratios=[4, 3],
+        kernel_size=7,
+        residual_kernel_size=3,
+        last_kernel_size=7,
+        num_residual_layers=1,
+        dilation_growth_rate=2,
+        compress=2,
+        num_lstm_layers=1,
+        use_causal_conv=False,
+        use_conv_shortcut=True,
+        pad_mode="reflect",
+        norm_type="time_group_norm",
+        normalize=True,
+        chunk_length_s=0.15,
+        overlap=0.01,
+    ),
 }
 # Quick to compile; for tests of everything but the numbers.
 TINY = CASES["odd"] | dict(
@@ -68,16 +90,23 @@ for _case in (*CASES.values(), TINY):
     _case["target_bandwidths"] = [_frame_rate * _bits * b / 1000 for b in (1.1, CODEBOOKS + 0.1)]
 
 
-def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def spread(config: dict) -> float:
+    """Standard deviation of the first codebook's vectors: about that of the latents."""
+    return 1.0 if config["norm_type"] == "time_group_norm" else 5.0
+
+
+def weight(name: str, shape: tuple[int, ...], spread: float = 5.0) -> np.ndarray:
     """The parameter `name` (new spelling of weight norm), float32."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     if name.endswith("original0"):
         value = rng.uniform(1.0, 2.0, shape)
     elif name.endswith(".bias"):
         value = rng.normal(0, 0.1, shape)
+    elif name.endswith("norm.weight"):
+        value = rng.uniform(0.5, 1.5, shape)
     elif "embed" in name:
         codebook = int(name.split(".")[2])
-        value = rng.normal(0, 5 * 0.7**codebook, shape)
+        value = rng.normal(0, spread * 0.7**codebook, shape)
     elif "cluster_size" in name:
         value = rng.uniform(1, 100, shape)
     elif name.endswith("inited"):
@@ -94,9 +123,14 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
 
     def conv(stem, inputs, outputs, kernel, transposed=False):
         first, second = (inputs, outputs) if transposed else (outputs, inputs)
-        found[f"{stem}.parametrizations.weight.original0"] = (first, 1, 1)
-        found[f"{stem}.parametrizations.weight.original1"] = (first, second, kernel)
         found[f"{stem}.bias"] = (outputs,)
+        if config["norm_type"] == "time_group_norm":
+            found[f"{stem}.weight"] = (first, second, kernel)
+            norm = stem.removesuffix("conv") + "norm"
+            found[f"{norm}.weight"] = found[f"{norm}.bias"] = (outputs,)
+        else:
+            found[f"{stem}.parametrizations.weight.original0"] = (first, 1, 1)
+            found[f"{stem}.parametrizations.weight.original1"] = (first, second, kernel)
 
     def place(side, elu=False):
         layer[side] = layer.get(side, -1) + 1 + elu
@@ -144,7 +178,8 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
 
 
 def tensors(config: dict) -> dict[str, np.ndarray]:
-    return {name: weight(name, shape) for name, shape in shapes(config).items()}
+    found = shapes(config)
+    return {name: weight(name, shape, spread(config)) for name, shape in found.items()}
 
 
 def write(folder, config: dict, values: dict[str, np.ndarray]):
@@ -155,7 +190,7 @@ def write(folder, config: dict, values: dict[str, np.ndarray]):
 
 
 def wave(config: dict) -> np.ndarray:
-    """[2, time, 1]: decaying tones, rising noise; 60 frames and a part of one."""
+    """[2, time, channels]: decaying tones, rising noise; 60 frames and a part of one."""
     rng = np.random.default_rng(WAVE_SEED)
     length = 60 * math.prod(config["upsampling_ratios"]) + 7
     time = np.arange(length) / config["sampling_rate"]
@@ -164,4 +199,6 @@ def wave(config: dict) -> np.ndarray:
     since = time - starts
     notes = np.where(since > 0, np.exp(-4 * np.abs(since)) * np.sin(2 * np.pi * tones * since), 0)
     noise = 0.3 * time * rng.normal(size=(2, time.size))
-    return (0.4 * notes.sum(1) + noise).astype(np.float32)[..., None]
+    mono = 0.4 * notes.sum(1) + noise
+    second = 0.5 * mono[::-1] + 0.3 * mono  # some of the other item's
+    return np.stack([mono, second][: config["audio_channels"]], axis=-1).astype(np.float32)

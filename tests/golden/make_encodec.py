@@ -25,7 +25,7 @@ def outputs(name: str, config: dict) -> dict[str, np.ndarray]:
 
     def keep(key):
         def hook(_, inputs, output):
-            found[key] = output.numpy().swapaxes(1, 2)
+            found.setdefault(key, []).append(output.numpy().swapaxes(1, 2))
 
         return hook
 
@@ -34,13 +34,20 @@ def outputs(name: str, config: dict) -> dict[str, np.ndarray]:
     model.decoder.layers[1].register_forward_hook(keep("lstm"))
     with torch.no_grad():
         encoded = model.eval().encode(wave, bandwidth=bandwidth)
-        audio = model.decode(encoded.audio_codes, encoded.audio_scales).audio_values
-    codes = encoded.audio_codes[0].numpy().swapaxes(1, 2)
+        pad = encoded.last_frame_pad_length
+        audio = model.decode(
+            encoded.audio_codes, encoded.audio_scales, last_frame_pad_length=pad
+        ).audio_values
+    found = {key: np.concatenate(chunks, axis=1) for key, chunks in found.items()}
+    codes = np.concatenate(encoded.audio_codes.numpy().swapaxes(2, 3), axis=1)
+    codes = codes[:, : codes.shape[1] - pad]
     residual = found["latents"].astype(float)
     gaps = []
     for k in range(encodec_cases.CODEBOOKS):
         embed = encodec_cases.weight(
-            f"quantizer.layers.{k}.codebook.embed", (config["codebook_size"], config["hidden_size"])
+            f"quantizer.layers.{k}.codebook.embed",
+            (config["codebook_size"], config["hidden_size"]),
+            encodec_cases.spread(config),
         ).astype(float)
         distances = np.sum((residual[..., None, :] - embed) ** 2, -1)
         best, second = np.sort(distances, -1)[..., :2].swapaxes(0, -1)
@@ -53,6 +60,8 @@ def outputs(name: str, config: dict) -> dict[str, np.ndarray]:
     assert min(distinct) >= config["codebook_size"] // 2
     found["codes"] = codes.astype(np.int32)
     found["audio"] = audio[..., : wave.shape[-1]].numpy().swapaxes(1, 2)
+    if config["normalize"]:
+        found["scales"] = np.concatenate([scale.numpy() for scale in encoded.audio_scales], axis=1)
     return {f"{name}/{key}": value for key, value in found.items()}
 
 

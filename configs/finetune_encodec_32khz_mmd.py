@@ -1,0 +1,25 @@
+"""Fine-tunes a pretrained EnCodec with the paper's independence loss.
+
+    python -m indep_jax.train --config=configs/finetune_encodec_32khz_mmd.py \
+        --config.pretrained=hf:facebook/encodec_32khz --config.data.source=folder:PATH --workdir=DIR
+
+`pretrained` is a Hugging Face folder (or hf:NAME) of EnCodec at 32 or 24 kHz, or of a MusicGen, whose
+codec is taken; the model is what it says. Nobody publishes discriminators: a fresh one is trained
+alone first, while the codec stays as it is, or its noise would undo what was learned.
+
+`--config.optimizer.trainable=encoder` trains the encoder and the codebooks alone, so that the
+decoder network stays what its users have.
+"""
+
+from configs import encodec_32khz_mmd
+
+
+def get_config():
+    config = encodec_32khz_mmd.get_config()
+    config.pretrained = ""
+    config.steps = 20_000
+    config.discriminator.update(warmup_steps=1_000, rate_factor=10.0)  # the published 3e-4
+    config.optimizer.learning_rate = 3e-5
+    config.loss.independence.warmup_steps = 1_000
+    config.evaluate_every = 1_000
+    return config

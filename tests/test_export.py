@@ -1,0 +1,182 @@
+"""Export is the inverse of import, bit for bit, or says in one line why it cannot be."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from golden import encodec_cases
+from test_hub import fold, relative_error, respell
+from test_loading import CONFIG
+
+from indep_jax import export
+from indep_jax.codec import model as codec_model
+from indep_jax.hub import encodec, folders
+from indep_jax.loading import load_codec
+from indep_jax.training import checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def exported(source, output):
+    folders.write(output, *export.codec_content(str(source)))
+    return safetensors.numpy.load_file(output / "model.safetensors")
+
+
+@pytest.mark.parametrize("case", encodec_cases.CASES)
+def test_a_hub_folder_comes_back_bit_for_bit(case, tmp_path):
+    config = encodec_cases.CASES[case]
+    tensors = encodec_cases.tensors(config)
+    encodec_cases.write(tmp_path / "theirs", config, tensors)
+    old = respell(tensors, "weight_g", "weight_v")
+    encodec_cases.write(tmp_path / "old", config, old)
+    for name in ("theirs", "old"):
+        found = exported(tmp_path / name, tmp_path / f"{name}_again")
+        assert found.keys() == tensors.keys()
+        for key, tensor in tensors.items():
+            np.testing.assert_array_equal(found[key], tensor, err_msg=key, strict=True)
+    fields = json.loads((tmp_path / "theirs_again" / "config.json").read_text())
+    assert {name: fields[name] for name in config} == config
+
+
+def test_folded_weights_are_unfolded(tmp_path):
+    config = encodec_cases.TINY
+    tensors = fold(encodec_cases.tensors(config))
+    encodec_cases.write(tmp_path / "folded", config, tensors)
+    found = exported(tmp_path / "folded", tmp_path / "out")
+    assert found.keys() == encodec_cases.shapes(config).keys()
+    again = fold(found)
+    for name, tensor in tensors.items():
+        assert relative_error(again[name], tensor) < 2e-7, name
+
+
+def write_workdir(folder, config, step=7):
+    """A workdir with random averaged weights, as far as a run goes."""
+    module = codec_model.from_config(
+        config["model"], config["quantizer"]["codebooks"], config["quantizer"]["codebook_size"]
+    )
+    wave = np.zeros((1, module.hop, module.channels), np.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), wave)
+    rng = np.random.default_rng(0)
+
+    def draw(tree):
+        return jax.tree.map(lambda x: rng.uniform(0.1, 1, x.shape).astype(np.float32), tree)
+
+    state = dict(
+        step=np.int32(step),
+        params=dict(generator=draw(shapes["params"])),
+        collections=dict(codebook=draw(shapes["codebook"])),
+        ema=draw(shapes["params"]),
+    )
+    checkpoints.store_config(folder, config)
+    saved = checkpoints.Checkpoints(folder, keep=1)
+    saved.save(step, state, {})
+    saved.close()
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "time_group_norm"])
+def test_a_trained_codec_comes_back_bit_for_bit(norm, tmp_path):
+    config = CONFIG | dict(
+        model=CONFIG["model"] | dict(norm=norm, causal=True),
+        loss=dict(independence=dict(kind="dhsic")),
+    )
+    write_workdir(tmp_path / "run", config)
+    exported(tmp_path / "run", tmp_path / "out")
+    ours, again = load_codec(tmp_path / "run"), load_codec(tmp_path / "out")
+    jax.tree.map(np.testing.assert_array_equal, ours.variables, again.variables)
+    assert again.module == ours.module
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "The first weights were random. They were trained for 7 steps" in card
+    assert "license" not in card
+
+
+def test_licence_and_origin_go_with_the_weights(tmp_path):
+    config = encodec_cases.TINY
+    encodec_cases.write(tmp_path / "start", config, encodec_cases.tensors(config))
+    card = "---\nlicense: cc-by-nc-4.0\nbase_model: facebook/encodec_32khz\n---\n"
+    (tmp_path / "start" / "README.md").write_text(card)
+    expected = dict(name="facebook/encodec_32khz", license="cc-by-nc-4.0")
+    # As a run that starts from it keeps its config; then exported, and exported again.
+    started = encodec.read_config(tmp_path / "start") | dict(
+        origin=folders.origin("start", tmp_path / "start"),
+        loss=dict(independence=dict(kind="none")),
+    )
+    write_workdir(tmp_path / "run", started)
+    exported(tmp_path / "run", tmp_path / "out")
+    exported(tmp_path / "out", tmp_path / "twice")
+    for name in ("out", "twice"):
+        text = (tmp_path / name / "README.md").read_text()
+        assert text.startswith("---\n") and "licence, cc-by-nc-4.0, holds for these" in text
+        assert folders.origin("x", tmp_path / name) == expected
+    assert "trained for 7 steps with no independence loss" in (
+        tmp_path / "out" / "README.md"
+    ).read_text()
+    (tmp_path / "start" / "README.md").unlink()
+    exported(tmp_path / "start", tmp_path / "unknown")
+    text = (tmp_path / "unknown" / "README.md").read_text()
+    assert "those of start, which do not say their licence" in text and "license:" not in text
+
+
+@pytest.mark.parametrize(
+    "section, field, value",
+    [
+        ("model", "channels", 3),
+        ("model", "lstm_layers", 0),
+        ("quantizer", "codebook_size", 48),
+        ("quantizer", "codebook_size", 1),
+    ],
+)
+def test_what_transformers_has_no_form_of_is_named(section, field, value):
+    config = CONFIG | {section: CONFIG[section] | {field: value}}
+    with pytest.raises(ValueError, match=rf"^{section}\.{field} {value}: transformers'[^\n]*$"):
+        encodec.config_to_hub(config)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_bandwidths_are_those_that_transformers_counts_as_many(dropout):
+    for size, rate, codebooks in ((2048, 50, 4), (256, 57, 19), (1024, 75, 32), (2, 13, 3)):
+        quantizer = dict(codebooks=codebooks, codebook_size=size, dropout=dropout)
+        config = CONFIG | dict(
+            model=CONFIG["model"] | dict(sample_rate=12 * rate), quantizer=quantizer
+        )
+        found = encodec.config_to_hub(config)["target_bandwidths"]
+        bits = rate * int(np.log2(size))
+        counts = [int(1000 * bandwidth // bits) for bandwidth in found]
+        assert counts == list(range(1, codebooks + 1))[0 if dropout else -1 :]
+        assert counts == [int(np.floor(bandwidth * 1000 / bits)) for bandwidth in found]
+
+
+def run(tmp_path, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "indep_jax.export", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_the_command_makes_a_folder_or_nothing(tmp_path):
+    config = encodec_cases.TINY
+    tensors = encodec_cases.tensors(config)
+    encodec_cases.write(tmp_path / "theirs", config, tensors)
+    done = run(tmp_path, "--codec=theirs", "--output=deep/out")
+    assert done.returncode == 0, done.stderr
+    files = {"config.json", "preprocessor_config.json", "model.safetensors", "README.md"}
+    assert {path.name for path in (tmp_path / "deep" / "out").iterdir()} == files
+    load_codec(tmp_path / "deep" / "out")
+
+    done = run(tmp_path, "--codec=theirs", "--output=deep/out")
+    assert done.returncode == 2 and "deep/out: is there already" in done.stderr
+    config = config | dict(codebook_size=48)
+    cut = {n: t[:48] if "codebook" in n else t for n, t in encodec_cases.tensors(config).items()}
+    encodec_cases.write(tmp_path / "odd", config, cut)
+    done = run(tmp_path, "--codec=odd", "--output=deep/odd")
+    assert done.returncode == 2 and "quantizer.codebook_size 48" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == {"out"}
