@@ -189,7 +189,7 @@ def test_files_are_drawn_by_duration_and_starts_uniformly(tmp_path):
     lengths = np.array([1.0, 2.0, 7.0])
     source = _folder(tmp_path, lengths)
     examples = pipeline._Examples(
-        source, np.cumsum(lengths), seed=0, batch_size=1, frames=4_000, sample_rate=8_000,
+        source, np.cumsum(lengths), source.origins, seed=0, batch_size=1, frames=4_000, sample_rate=8_000,
         channels=1, max_unreadable=1.0, process_index=0, process_count=1,
     )  # fmt: skip
     draws = np.array([examples._draw(index, 0) for index in range(20_000)])
@@ -340,10 +340,11 @@ def test_excerpts_pass_over_unreadable_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     "source, split, message",
     [
-        ("", "train", "expected folder:PATH or sample:"),
-        ("folder:", "train", "expected folder:PATH or sample:"),
-        ("s3:bucket", "train", "expected folder:PATH or sample:"),
+        ("", "train", "expected folder:PATH, array_record:GLOB or sample:"),
+        ("folder:", "train", "expected folder:PATH, array_record:GLOB or sample:"),
+        ("s3:bucket", "train", "expected folder:PATH, array_record:GLOB or sample:"),
         ("folder:/no/such/place", "train", "/no/such/place is not a folder"),
+        ("array_record:{tmp}/*.array_record", "train", "no file matches"),
         ("folder:{tmp}/empty", "train", "no audio under"),
         ("folder:{tmp}/broken", "train", "no readable file"),
         ("folder:{tmp}/listed", "valid", "lists no files of split valid"),

@@ -53,7 +53,8 @@ def segments(
 
     Returns:
       dataset of dict(audio=float32 [batch_size / process_count, time, channels], file=int32
-      [batch_size / process_count], index into `source.files`).
+      [batch_size / process_count], index into `source.files`: of the piece's whole, see
+      AudioSource.origins).
 
     Raises:
       ValueError: one line, for sizes that do not fit.
@@ -69,6 +70,7 @@ def segments(
     examples = _Examples(
         source=source,
         ends=np.cumsum([file.seconds for file in source.files]),
+        origins=source.origins,
         seed=seed,
         batch_size=batch_size,
         frames=round(seconds * sample_rate),
@@ -87,6 +89,7 @@ class _Examples:
 
     source: sources.AudioSource
     ends: np.ndarray  # cumulative seconds of the files
+    origins: list[int]
     seed: int
     batch_size: int
     frames: int  # of a segment, at sample_rate
@@ -118,7 +121,7 @@ class _Examples:
                 sources.check_unreadable(name, self.unreadable, files, self.max_unreadable)
                 sources.name_unreadable(f"source {name}, reading", self.unreadable)
                 continue
-            return dict(audio=audio, file=np.int32(number))
+            return dict(audio=audio, file=np.int32(self.origins[number]))
         raise ValueError(
             f"source {self.source.source}: {_MAX_ATTEMPTS} draws in a row were unreadable, "
             f"the last from {sources.printable(file.name)}"

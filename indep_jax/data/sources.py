@@ -1,9 +1,13 @@
-"""Where music comes from: `folder:PATH` or `sample:`, as a table of readable files of one split."""
+"""Where music comes from, as a table of readable files of one split.
+
+`folder:PATH`, `sample:`, or `array_record:GLOB` (data/records.py).
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -41,6 +45,8 @@ class AudioFile:
     sample_rate: int
     channels: int
     caption: str = ""
+    record: int | None = None  # path is an ArrayRecord shard, and this the file's record in it
+    origin: str = ""  # the file that this is a piece of, where it is one
 
     @property
     def seconds(self) -> float:
@@ -54,7 +60,7 @@ class AudioSource:
     Attributes:
       source: as the user wrote it, for messages.
       split: "train", "valid", "test" or "all".
-      files: sorted by name; a batch's `file` entries index this list.
+      files: sorted by name.
       unreadable: names of the files that could not be opened.
     """
 
@@ -67,9 +73,21 @@ class AudioSource:
     def seconds(self) -> float:
         return sum(file.seconds for file in self.files)
 
+    @property
+    def origins(self) -> list[int]:
+        """Of each file the index of the first one with the same origin: itself, for whole files.
+
+        What a batch's `file` entries are: pieces of one file are no independent draws.
+        """
+        first: dict[str, int] = {}
+        return [
+            first.setdefault(file.origin, number) if file.origin else number
+            for number, file in enumerate(self.files)
+        ]
+
 
 def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSource:
-    """Opens `folder:PATH` or `sample:`; reads headers only.
+    """Opens a source; reads headers only.
 
     `folder:PATH` is searched recursively for wav, flac, ogg, opus and mp3 (hidden names are left
     out). Where PATH/manifest.json exists, it alone says which files there are and which split each
@@ -77,6 +95,8 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     optional}]}. Otherwise a hash of the relative name holds out about 5% of the files for
     validation and 5% for test, at least one each; where a folder has fewer than three files, splits
     share them, and one line on stderr says so.
+
+    `array_record:GLOB` are shards that launch/pack_audio.py wrote; their indices say the splits.
 
     Files that cannot be opened are counted and named in one line on stderr.
 
@@ -88,12 +108,14 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}, all")
     scheme, _, rest = source.partition(":")
+    if scheme == "array_record" and rest:
+        return _open_records(source, rest, split, max_unreadable)
     if scheme == "folder" and rest:
         folder = pathlib.Path(rest).expanduser()
     elif source == "sample:":
         folder = SAMPLE_FOLDER
     else:
-        raise ValueError(f"source {source!r}: expected folder:PATH or sample:")
+        raise ValueError(f"source {source!r}: expected folder:PATH, array_record:GLOB or sample:")
     if not folder.is_dir():
         raise ValueError(f"source {source}: {folder} is not a folder")
     manifest = folder / "manifest.json"
@@ -117,6 +139,46 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
         raise ValueError(
             f"source {source}: no readable file in split {split} ({len(errors)} unreadable)"
         )
+    return AudioSource(source, split, files, list(errors))
+
+
+def index_path(shard: pathlib.Path) -> pathlib.Path:
+    """Where a shard's index is: what its records hold, so that opening reads none of them."""
+    return shard.with_name(shard.name + ".json")
+
+
+def _open_records(source: str, pattern: str, split: str, max_unreadable: float) -> AudioSource:
+    """The records of a split in the shards that match a pattern."""
+    shards = sorted(pathlib.Path(path) for path in glob.glob(os.path.expanduser(pattern)))
+    if not shards:
+        raise ValueError(f"source {source}: no file matches {pattern}")
+    files, errors = [], {}
+    for shard in shards:
+        try:
+            index = json.loads(index_path(shard).read_text(encoding="utf-8"))
+            for number, entry in enumerate(index["records"]):
+                if split not in (entry["split"], "all"):
+                    continue
+                files.append(
+                    AudioFile(
+                        name=f"{shard.name}#{number}",
+                        path=str(shard),
+                        frames=entry["frames"],
+                        sample_rate=index["sample_rate"],
+                        channels=index["channels"],
+                        caption=entry["caption"],
+                        record=number,
+                        origin=entry["origin"],
+                    )
+                )
+        except OSError as error:
+            errors[shard.name] = f"{index_path(shard).name}: {describe_error(error)}"
+        except (ValueError, KeyError, TypeError):
+            errors[shard.name] = f"{index_path(shard).name} is no index of launch/pack_audio.py"
+    check_unreadable(source, errors, len(shards), max_unreadable)
+    name_unreadable(f"source {source}", errors)
+    if not files:
+        raise ValueError(f"source {source}: no readable record in split {split}")
     return AudioSource(source, split, files, list(errors))
 
 

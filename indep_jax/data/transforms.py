@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import io
 import math
 import os
 
 import numpy as np
 import soundfile
 import soxr
+from array_record.python import array_record_module
 
 from indep_jax.data.sources import AudioFile
 
@@ -100,7 +104,7 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
     """
     if first >= last:
         return np.zeros((0, file.channels), np.float32)
-    with soundfile.SoundFile(os.fsencode(file.path)) as handle:
+    with soundfile.SoundFile(_where(file)) as handle:
         if handle.channels != file.channels or handle.samplerate != file.sample_rate:
             raise EOFError("not the file it was when the source was opened")
         handle.seek(first)
@@ -110,3 +114,22 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
     if not np.abs(audio).max() <= _LOUDEST:  # so that nan, which compares as false, fails too
         raise OSError("samples that are not finite, or far beyond full scale")
     return audio
+
+
+def _where(file: AudioFile) -> bytes | io.BytesIO:
+    """What soundfile opens: the path, or the bytes of a record."""
+    if file.record is None:
+        return os.fsencode(file.path)
+    try:
+        (content,) = _reader(file.path).read([file.record])
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise OSError(f"record {file.record} cannot be read: {error}") from None
+    return io.BytesIO(content)
+
+
+@functools.lru_cache(maxsize=256)
+def _reader(path: str) -> array_record_module.ArrayRecordReader:
+    """One reader a shard and process."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return array_record_module.ArrayRecordReader(path)

@@ -51,7 +51,8 @@ def measure(label: str, codes: Sequence[np.ndarray], sizes: Sequence[int] | None
 
 
 def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np.ndarray]:
-    """int32 codes [frames, codebooks] of every file of a source, whole, in its order.
+    """int32 codes [frames, codebooks] of every file of a source, whole, in its order (of every
+    origin, where the source holds pieces).
 
     Files are encoded in windows of 10 s, so that one compiled program and a bounded memory serve
     all lengths: the frames next to a window's ends do not see beyond it. A file that turns out to
@@ -94,14 +95,14 @@ def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np
                 batch = []
         if batch:
             encode(batch)
-    whole = [
-        np.concatenate(codes[number])[: frames[number]]
-        for number in range(len(codes))
-        if codes[number] and number not in broken
-    ]
+    whole: dict[int, list[np.ndarray]] = {}
+    for number, origin in enumerate(source.origins):
+        if codes[number] and number not in broken:
+            piece = np.concatenate(codes[number])[: frames[number]]
+            whole.setdefault(origin, []).append(piece)
     if not whole:
         raise ValueError(f"source {source.source}: no file of split {source.split} has a frame")
-    return whole
+    return [np.concatenate(pieces) for pieces in whole.values()]
 
 
 def record(measured: Sequence[Dependence]) -> dict:
