@@ -149,7 +149,8 @@ def index_path(shard: pathlib.Path) -> pathlib.Path:
 
 def _open_records(source: str, pattern: str, split: str, max_unreadable: float) -> AudioSource:
     """The records of a split in the shards that match a pattern."""
-    shards = sorted(pathlib.Path(path) for path in glob.glob(os.path.expanduser(pattern)))
+    paths = glob.glob(os.path.expanduser(pattern))
+    shards = sorted(pathlib.Path(path) for path in paths if not path.endswith(".json"))
     if not shards:
         raise ValueError(f"source {source}: no file matches {pattern}")
     files, errors = [], {}
