@@ -43,8 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
                 conv_shortcut=False,
                 norm="weight_norm",  # weight_norm | none
                 # Above 0: every convolution's output gets this standard deviation on the first
-                # batch. As published (0), layers shrink quiet music until they act linearly, and
-                # long training has to undo it.
+                # batch (the last one's a tenth). As published (0), layers shrink quiet music until
+                # they act linearly, and long training has to undo it.
                 init_std=0.0,
             ),
             quantizer=dict(

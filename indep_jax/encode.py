@@ -11,6 +11,7 @@ shards and files that are complete are kept.
 
 import json
 import math
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -25,10 +26,18 @@ from indep_jax.data import sources, tokens, transforms
 SHARD_SECONDS = 3_600.0
 
 
-def encode(codec, source: sources.AudioSource, output: str, shard_seconds: float) -> dict:
+def encode(
+    codec,
+    source: sources.AudioSource,
+    output: str,
+    shard_seconds: float,
+    max_unreadable: float = 0.1,
+) -> dict:
     """Writes the token store of a source; returns the content of tokens.json.
 
-    Raises ValueError, one line, where `output` holds the store of another codec or other music.
+    Files that break while they are read are named and left out. Raises ValueError, one line, where
+    they are more than a share `max_unreadable` of all (the shard is not kept: a disk that was gone
+    for a while leaves no hole), and where `output` holds the store of another codec or other music.
     """
     folder = pathlib.Path(output)
     shards = _shards(source, shard_seconds)
@@ -43,6 +52,7 @@ def encode(codec, source: sources.AudioSource, output: str, shard_seconds: float
         files=len(source.files),
         seconds=round(source.seconds, 3),
         shards=len(shards),
+        shard_seconds=shard_seconds,
     )
     if (folder / tokens.INFO).exists():
         there = tokens.read_info(folder)
@@ -52,13 +62,15 @@ def encode(codec, source: sources.AudioSource, output: str, shard_seconds: float
             raise ValueError(f"{output} holds other tokens: {shown}")
     folder.mkdir(parents=True, exist_ok=True)
     tokens.write_info(folder, info)
+    errors: dict[str, str] = {}
     with _progress(source.seconds, "encode") as bar:
         for number, files in enumerate(shards):
             path = tokens.shard_path(folder, number, len(shards))
             if path.exists():
                 bar.update(sum(file.seconds for file in files))
                 continue
-            tokens.write_shard(path, _encode_files(codec, source, files, bar))
+            items = _encode_files(codec, source, files, errors, max_unreadable, bar)
+            tokens.write_shard(path, items)
     return info
 
 
@@ -72,7 +84,7 @@ def _shards(source: sources.AudioSource, seconds: float) -> list[list[sources.Au
     return shards
 
 
-def _encode_files(codec, source, files, bar) -> Iterator[tokens.Tokens]:
+def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator[tokens.Tokens]:
     rate, small = codec.sample_rate, codec.codebook_size <= 2**16
     for file in files:
 
@@ -88,8 +100,9 @@ def _encode_files(codec, source, files, bar) -> Iterator[tokens.Tokens]:
                 bar.update(step)
                 done += step
         except sources.READ_ERRORS as error:
-            problem = {file.name: sources.describe_error(error)}
-            sources.name_unreadable(f"source {source.source}, reading", problem)
+            errors[file.name] = sources.describe_error(error)
+            sources.check_unreadable(source.source, errors, len(source.files), max_unreadable)
+            sources.name_unreadable(f"source {source.source}, reading", errors)
             blocks = []
         bar.update(file.seconds - done)
         if blocks:
@@ -120,7 +133,7 @@ def decode(codec, store: tokens.Store, output: str) -> int:
             beside = path.with_name(path.name + ".tmp")
             try:
                 with soundfile.SoundFile(
-                    beside, "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"
+                    os.fsencode(beside), "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"
                 ) as file:
                     for block in codec.decode_long(item.codes, item.length):
                         file.write(np.clip(block, -1, 1))
@@ -148,7 +161,9 @@ def main() -> None:
     codec = loading.load_codec(options.codec)
     if options.source:
         source = sources.open_source(options.source, options.split)
-        info = encode(codec, source, options.output, options.shard_seconds)
+        info = encode(
+            codec, source, options.output, options.shard_seconds, options.max_unreadable
+        )
         print(f"{options.output}: {json.dumps(info)}")
     else:
         store = tokens.Store(options.tokens)
@@ -163,5 +178,6 @@ if __name__ == "__main__":
     flags.DEFINE_enum("split", "all", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("tokens", None, "Token store to decode.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)
+    flags.DEFINE_float("max_unreadable", 0.1, "Share of the files that may be unreadable.")
     flags.DEFINE_float("shard_seconds", SHARD_SECONDS, "Seconds of music in a shard.")
     command.run(main)

@@ -50,9 +50,9 @@ def main():
         raise ValueError(f"--config={path}: no such file")
     try:
         train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)
-    except loop.Stopped as stopped:
-        print(f"indep_jax.train: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signal)
+    except (loop.Stopped, loop.NonFiniteLoss) as end:
+        print(f"indep_jax.train: {end}", file=sys.stderr)
+        sys.exit(128 + end.signal if isinstance(end, loop.Stopped) else 1)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_too_many_bad_files_stop_the_run_with_their_names(folder):
     with pytest.raises(ValueError) as error:
         data.open_source(f"folder:{folder}", "train", max_unreadable=0.2)
     message = str(error.value)
-    assert f"{len(BAD)} of {total} files are unreadable, more than data.max_unreadable" in message
+    assert f"{len(BAD)} of {total} files are unreadable, more than max_unreadable" in message
     assert "\n" not in message and "empty.wav" in message and "text.mp3" in message
     source = data.open_source(f"folder:{folder}", "all", max_unreadable=0.5)
     dataset = batches(source, max_unreadable=0.15)  # 2 of the 15 that opened

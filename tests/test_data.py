@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -183,6 +187,40 @@ def test_iteration_starts_anywhere(tmp_path, workers):
         for key in ("audio", "file"):
             np.testing.assert_array_equal(batch[key], dataset[index][key])
     iterator.close()
+
+
+def test_workers_end_with_the_process_that_reads(tmp_path):
+    _folder(tmp_path, [2.0])
+    script = tmp_path / "read.py"
+    script.write_text(
+        "import multiprocessing, time\n"
+        "from indep_jax import data\n"
+        "if __name__ == '__main__':\n"
+        f"    source = data.open_source('folder:{tmp_path}', 'train')\n"
+        "    dataset = data.segments(source, seed=0, batch_size=2, seconds=0.5,\n"
+        "                            sample_rate=8_000, channels=1)\n"
+        "    batches = data.iterate(dataset, 0, 2)\n"
+        "    next(batches)\n"
+        "    print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    reader = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in reader.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(_alive, workers))
+    reader.kill()
+    reader.wait()
+    deadline = time.monotonic() + 30
+    while any(map(_alive, workers)):
+        assert time.monotonic() < deadline, "workers outlive their reader"
+        time.sleep(0.1)
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_files_are_drawn_by_duration_and_starts_uniformly(tmp_path):

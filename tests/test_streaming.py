@@ -1,5 +1,7 @@
 """Windows give what the whole signal gives, and the encode command keeps what it finished."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -188,10 +190,34 @@ def test_another_codecs_store_is_refused(codec, folder, tmp_path):
         tokens.Store(tmp_path / "wav")
 
 
+def test_names_are_kept_as_the_file_system_has_them(codec, tmp_path):
+    name = os.fsdecode(b"latin-1 \xe9.wav")
+    soundfile.write(os.fsencode(tmp_path / name), music(1.0), 1_200)
+    source = data.open_source(f"folder:{tmp_path}", "all")
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=2)
+    store = tokens.Store(tmp_path / "out")
+    assert store[0].name == name
+    encode.decode(codec, store, tmp_path / "wav")
+    assert [path.name for path in (tmp_path / "wav").iterdir()] == [name + ".wav"]
+
+
+def test_a_cut_shard_is_refused(codec, folder, tmp_path):
+    source = data.open_source(f"folder:{folder}", "all")
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=100)
+    (shard,) = (tmp_path / "out").glob("*.array_record")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{shard.name} is not a whole ArrayRecord file"):
+        tokens.Store(tmp_path / "out")
+
+
 def test_a_file_that_breaks_is_named_and_left_out(codec, folder, tmp_path, capsys):
     source = data.open_source(f"folder:{folder}", "all")
     (folder / "disc 0" / "2.wav").unlink()
-    encode.encode(codec, source, tmp_path / "out", shard_seconds=2)
+    with pytest.raises(ValueError, match="1 of 4 files are unreadable, more than max_unreadable"):
+        encode.encode(codec, source, tmp_path / "out", shard_seconds=2)
+    with pytest.raises(ValueError, match="shards are missing"):
+        tokens.Store(tmp_path / "out")
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=2, max_unreadable=0.5)
     assert "2.wav (" in capsys.readouterr().err
     names = [item.name for item in tokens.Store(tmp_path / "out")]
     assert names == [file.name for file in source.files if "2.wav" not in file.name]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,9 +120,10 @@ class _Examples:
                 )
             except sources.READ_ERRORS as error:
                 self.unreadable[file.name] = sources.describe_error(error)
+                found = dict(self.unreadable)  # several threads read
                 name, files = self.source.source, len(self.source.files)
-                sources.check_unreadable(name, self.unreadable, files, self.max_unreadable)
-                sources.name_unreadable(f"source {name}, reading", self.unreadable)
+                sources.check_unreadable(name, found, files, self.max_unreadable)
+                sources.name_unreadable(f"source {name}, reading", found)
                 continue
             return dict(audio=audio, file=np.int32(self.origins[number]))
         raise ValueError(
@@ -158,15 +162,28 @@ def iterate(
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_ignore_interrupt
+            grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_begin_worker
         )
     return iter(batches)
 
 
-def _ignore_interrupt(worker: int, workers: int) -> None:
-    """Ctrl-C reaches the workers too; the process that reads from them ends them."""
+def _begin_worker(worker: int, workers: int) -> None:
+    """Ties a worker's life to that of the process that reads from it.
+
+    Ctrl-C, and a SIGTERM to the whole group, reach workers too, before that process has saved; and
+    one that is killed cannot end its workers, which would hold their memory for ever.
+    """
     del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(0)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def excerpts(

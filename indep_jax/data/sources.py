@@ -202,7 +202,7 @@ def check_unreadable(source: str, errors: dict[str, str], files: int, limit: flo
     if errors and len(errors) > limit * files:
         raise ValueError(
             f"source {source}: {len(errors)} of {files} files are unreadable, more than "
-            f"data.max_unreadable, {limit:g}: {_list(errors)}"
+            f"max_unreadable, {limit:g}: {_list(errors)}"
         )
 
 

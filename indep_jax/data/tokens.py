@@ -3,7 +3,7 @@
 A store is a folder: tokens.json, which says what made it, and its shards, ArrayRecord files of one
 record per source file, each a msgpack map (flax.serialization) of
 
-    name      of the source file, relative to its folder
+    name      of the source file, relative to its folder; bytes, as the file system has it
     caption   text, may be empty
     length    samples of the waveform, at the store's sample rate
     codes     [frames, codebooks], uint16 or int32
@@ -41,19 +41,20 @@ def shard_path(folder: pathlib.Path, number: int, shards: int) -> pathlib.Path:
 def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> int:
     """Writes one shard, beside and then renamed; returns the number of its records."""
     beside = path.with_name(path.name + ".tmp")
-    # Groups of one record: a reader that wants one reads no other.
-    writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
     count = 0
     try:
+        # Groups of one record: a reader that wants one reads no other.
+        writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
         for item in items:
-            writer.write(serialization.msgpack_serialize(item._asdict()))
+            record = item._asdict() | dict(name=os.fsencode(item.name))
+            writer.write(serialization.msgpack_serialize(record))
             count += 1
         writer.close()
-    except BaseException:
-        writer.close()
+        beside.replace(path)
+    except RuntimeError as error:  # array_record's, for a disk that is full or gone
+        raise OSError(f"{path} could not be written: {' '.join(str(error).split())}") from error
+    finally:
         beside.unlink(missing_ok=True)
-        raise
-    beside.replace(path)
     return count
 
 
@@ -93,6 +94,10 @@ class Store:
                 f"{missing[0]}; the same indep_jax.encode command again makes them"
             )
         self._readers = [array_record_module.ArrayRecordReader(str(path)) for path in paths]
+        broken = [p.name for p, r in zip(paths, self._readers) if not r.ok()]
+        if broken:
+            raise ValueError(f"{folder}: {broken[0]} is not a whole ArrayRecord file; remove it, and "
+                             "the same indep_jax.encode command makes it again")
         self._ends = np.cumsum([reader.num_records() for reader in self._readers]).tolist()
 
     def __len__(self) -> int:
@@ -104,4 +109,5 @@ class Store:
         shard = bisect.bisect_right(self._ends, index)
         first = self._ends[shard - 1] if shard else 0
         (record,) = self._readers[shard].read([index - first])
-        return Tokens(**serialization.msgpack_restore(record))
+        fields = serialization.msgpack_restore(record)
+        return Tokens(**fields | dict(name=os.fsdecode(fields["name"])))

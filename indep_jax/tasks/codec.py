@@ -456,6 +456,8 @@ def _check(config):
         raise ValueError(
             f"loss.independence.streams must be 'codes' or 'inputs', not {loss.streams!r}"
         )
+    if config.quantizer.kmeans_batches < 1:
+        raise ValueError("quantizer.kmeans_batches must be at least 1")
     if loss.every < 1 or loss.macro_batch < 1:
         raise ValueError("loss.independence.every and .macro_batch must be at least 1")
     if config.optimizer.schedule not in ("constant", "cosine"):

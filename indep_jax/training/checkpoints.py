@@ -96,8 +96,10 @@ class Checkpoints:
             free = shutil.disk_usage(self._directory).free
             if needed > free:
                 raise OSError(f"it takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
-            self._manager.save(step, args=ocp.args.Composite(
+            saved = self._manager.save(step, args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(dict(position))))
+            if not saved:
+                raise OSError("there is a newer one")
 
     def wait(self) -> None:
         """Returns when every save that was started is complete; raises as `save` does."""
@@ -118,8 +120,8 @@ class Checkpoints:
     def _seal(self) -> None:
         """Adds the manifest to a checkpoint that is complete and not yet renamed."""
         if jax.process_index() == 0:
-            for folder in self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-                write_manifest(folder)
+            (folder,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            write_manifest(folder)
 
     @contextlib.contextmanager
     def _naming_failures(self):
@@ -152,7 +154,8 @@ def damage(path: pathlib.Path) -> str:
         found = _digests(path)
         json.loads((path / _STAMPED).read_text())
     except OSError as error:
-        return f"{os.path.basename(error.filename)}: {error.strerror.lower()}"
+        where = os.path.basename(error.filename or path)  # a read, unlike an open, names no file
+        return f"{where}: {(error.strerror or str(error)).lower()}"
     except ValueError:
         return f"{MANIFEST} or {_STAMPED} is malformed"
     for name in sorted(stated.keys() | found.keys()):
@@ -174,7 +177,8 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
     """The folder of the newest checkpoint that verifies, named by its step, or None.
 
-    A line on stderr says which were passed over and why.
+    A line on stderr says which were passed over and why. Raises ValueError when there are some and
+    none verifies: to begin anew over them is not for a program to decide.
     """
     directory = _directory(workdir)
     if not directory.is_dir():
@@ -185,6 +189,10 @@ def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
         if not problem:
             return path
         print(f"{path} is damaged and passed over: {problem}", file=sys.stderr, flush=True)
+    if complete:
+        raise ValueError(
+            f"{directory}: none of the {len(complete)} checkpoints verifies, see above; "
+            "to begin anew, move them away")
     return None
 
 

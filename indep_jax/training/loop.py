@@ -75,8 +75,10 @@ class Stopped(RuntimeError):
     """A signal ended the run, after a save; the message is one line."""
 
     def __init__(self, number: int, step: int, workdir: str | os.PathLike):
-        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}, saved in "
-                         f"{workdir}; the same command goes on from there")
+        name = signal.Signals(number).name
+        super().__init__(
+            f"stopped by {name} at step {step}, saved in {workdir}; the same command goes on from "
+            "there" if step else f"stopped by {name} before the first step")
         self.signal = number
 
 
@@ -256,7 +258,9 @@ class _Run:
         if self.pending is not None:
             self._handle(self.step, self.pending)  # nothing unchecked is ever saved
             self.pending = None
-        position = {"data_index": self.step, "means": self.means.sums}
+        # A copy: the save is written while the means go on.
+        means = {name: list(pair) for name, pair in self.means.sums.items()}
+        position = {"data_index": self.step, "means": means}
         self.saved.save(self.step, self.state, position)
         self.saved_step = self.step
 
