@@ -21,7 +21,7 @@ import tqdm
 from absl import flags
 
 from indep_jax import command, loading
-from indep_jax.data import sources, tokens, transforms
+from indep_jax.data import results, sources, tokens, transforms
 
 SHARD_SECONDS = 3_600.0
 
@@ -54,14 +54,7 @@ def encode(
         shards=len(shards),
         shard_seconds=shard_seconds,
     )
-    if (folder / tokens.INFO).exists():
-        there = tokens.read_info(folder)
-        changes = [name for name in info if there.get(name) != info[name]]
-        if changes:
-            shown = "; ".join(f"{name}: {there.get(name)} -> {info[name]}" for name in changes)
-            raise ValueError(f"{output} holds other tokens: {shown}")
-    folder.mkdir(parents=True, exist_ok=True)
-    tokens.write_info(folder, info)
+    results.begin(folder / tokens.INFO, info)
     errors: dict[str, str] = {}
     with _progress(source.seconds, "encode") as bar:
         for number, files in enumerate(shards):
@@ -112,12 +105,14 @@ def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator
 def decode(codec, store: tokens.Store, output: str) -> int:
     """Writes a wav per record of a store; returns how many were written (others were there).
 
-    Raises ValueError, one line, for a store of another codec, or a name that leaves `output`.
+    Raises ValueError, one line, for a store of another codec, a name that leaves `output`, and where
+    `output` holds what another codec or store gave.
     """
     made_by = store.info["codec"]
     if made_by != codec.fingerprint:
         raise ValueError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
     folder = pathlib.Path(output).resolve()
+    results.begin(folder / "decoded.json", {key: store.info[key] for key in ("codec", "source", "split")})
     written = 0
     with _progress(store.info["seconds"], "decode") as bar:
         for index in range(len(store)):
@@ -174,7 +169,7 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.",
                         required=True)
-    flags.DEFINE_string("source", None, "Music to encode: folder:PATH or sample:.")
+    flags.DEFINE_string("source", None, "Music to encode, such as folder:PATH.")
     flags.DEFINE_enum("split", "all", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("tokens", None, "Token store to decode.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)

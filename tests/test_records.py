@@ -53,7 +53,7 @@ def test_pieces_are_the_files(folder, tmp_path):
 def test_batches_come_from_records_with_their_origin(folder, tmp_path):
     pack(folder, tmp_path / "out")
     source = data.open_source(f"array_record:{tmp_path}/out/train*.array_record", "train")
-    sizes = dict(seed=0, batch_size=16, seconds=0.5, sample_rate=RATE, channels=1)
+    sizes = dict(seed=0, batch_size=16, seconds=0.25, sample_rate=RATE, channels=1)
     batch = data.segments(source, **sizes)[0]
     assert set(batch["file"]) == {0, 3}
     wholes = {
@@ -67,19 +67,63 @@ def test_batches_come_from_records_with_their_origin(folder, tmp_path):
 
 
 def test_an_interrupted_packing_goes_on(folder, tmp_path, monkeypatch):
-    def broken(*args):
-        raise KeyboardInterrupt
+    read, out, calls = data.transforms.read_segment, tmp_path / "out", []
 
-    out = tmp_path / "out"
+    def interrupted(file, *place):
+        calls.append(file.name)
+        if file.name == "1.wav":
+            raise KeyboardInterrupt
+        return read(file, *place)
+
     with monkeypatch.context() as patch:
-        patch.setattr(records.sources, "index_path", broken)
+        patch.setattr(data.transforms, "read_segment", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pack(folder, out)
-    pack(folder, out)
-    written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    pack(folder, out)
-    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
+            pack(folder, out, shards=2)
+    assert [path.name for path in out.glob("*.array_record")] == ["train-00000-of-00002.array_record"]
     assert not list(out.glob("*.tmp"))
+    first = calls.count("0.wav")
+    calls.clear()
+    monkeypatch.setattr(
+        data.transforms, "read_segment", lambda file, *place: calls.append(file.name) or read(file, *place)
+    )
+    pack(folder, out, shards=2)
+    assert first and "0.wav" not in calls and "1.wav" in calls
+    written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    pack(folder, out, shards=2)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
+    for changes in (dict(sample_rate=RATE // 2), dict(seconds=1.0), dict(channels=2)):
+        with pytest.raises(ValueError, match=f"holds other results: {next(iter(changes))}: "):
+            pack(folder, out, shards=2, **changes)
+    with pytest.raises(ValueError, match="channels: expected more than 0, not 0"):
+        pack(folder, out, channels=0)
+
+
+def test_a_file_that_breaks_is_left_out_whole(folder, tmp_path, monkeypatch, capsys):
+    read = data.transforms.read_segment
+
+    def broken(file, start, *rest):
+        if file.name == "0.wav" and start > 3:
+            raise OSError("gone")
+        return read(file, start, *rest)
+
+    monkeypatch.setattr(data.transforms, "read_segment", broken)
+    sources._named.clear()
+    pack(folder, tmp_path / "out")
+    assert "0.wav (gone)" in capsys.readouterr().err
+    monkeypatch.undo()
+    packed = data.open_source(f"array_record:{tmp_path}/out/*", "train")
+    assert [file.origin for file in packed.files] == ["1.wav"] * 2
+    (whole,) = [f for f in data.open_source(folder, "train").files if f.name == "1.wav"]
+    audio = np.concatenate([data.read_file(piece, RATE, 1) for piece in packed.files])
+    np.testing.assert_allclose(audio, data.read_file(whole, RATE, 1), atol=1 / 2**15)
+
+
+def test_files_of_one_name_in_two_folders_are_two(folder, tmp_path):
+    for out in ("a", "b"):
+        pack(folder, tmp_path / out)
+    source = data.open_source(f"array_record:{tmp_path}/?/train*", "train")
+    assert sorted({file.origin for file in source.files}) == ["a/0.wav", "a/1.wav", "b/0.wav", "b/1.wav"]
+    assert len(set(file.name for file in source.files)) == len(source.files) == 10
 
 
 def test_damaged_shards_are_named(folder, tmp_path, capsys):

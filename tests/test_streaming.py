@@ -188,6 +188,10 @@ def test_another_codecs_store_is_refused(codec, folder, tmp_path):
         encode.decode(other, tokens.Store(tmp_path / "out"), tmp_path / "wav")
     with pytest.raises(ValueError, match="no tokens.json here"):
         tokens.Store(tmp_path / "wav")
+    encode.decode(codec, tokens.Store(tmp_path / "out"), tmp_path / "wav")
+    encode.encode(other, source, tmp_path / "other", shard_seconds=100)
+    with pytest.raises(ValueError, match=f"wav holds other results: codec: {codec.fingerprint} ->"):
+        encode.decode(other, tokens.Store(tmp_path / "other"), tmp_path / "wav")
 
 
 def test_names_are_kept_as_the_file_system_has_them(codec, tmp_path):
@@ -198,7 +202,7 @@ def test_names_are_kept_as_the_file_system_has_them(codec, tmp_path):
     store = tokens.Store(tmp_path / "out")
     assert store[0].name == name
     encode.decode(codec, store, tmp_path / "wav")
-    assert [path.name for path in (tmp_path / "wav").iterdir()] == [name + ".wav"]
+    assert [path.name for path in (tmp_path / "wav").glob("*.wav")] == [name + ".wav"]
 
 
 def test_a_cut_shard_is_refused(codec, folder, tmp_path):

@@ -3,7 +3,9 @@
 A record is a whole wav file (16 bit), a piece of at most `seconds` of a source file. Beside every
 shard SHARD there is SHARD.json, its index:
   sample_rate, channels   of all records
-  records                 for each: origin (the source file), split, frames, caption
+  records                 for each: record (its number), origin (the source file), split, frames,
+                          caption; a record that is not listed is of a file that broke
+packed.json says what the shards of the folder were made from, and how.
 `array_record:GLOB` opens what `pack` wrote (data/sources.py).
 """
 
@@ -19,7 +21,7 @@ import soundfile
 import tqdm
 from array_record.python import array_record_module
 
-from indep_jax.data import sources, transforms
+from indep_jax.data import results, sources, transforms
 
 
 def pack(
@@ -35,23 +37,26 @@ def pack(
 
     Files are dealt to the shards of their split in turn, their pieces in order. Shards that are
     complete are kept, so an interrupted call goes on. A piece shorter than 10 ms at the end of a
-    file is left out.
+    file is left out, and so is a file that breaks while it is read, which is named.
 
-    Raises ValueError, one line, for sizes that do not fit and what `open_source` refuses.
+    Raises ValueError, one line, for sizes that do not fit, what `open_source` refuses, and a folder
+    that holds other shards.
     """
-    for name, value in dict(seconds=seconds, shards=shards, sample_rate=sample_rate).items():
+    sizes = dict(sample_rate=sample_rate, channels=channels, seconds=seconds, shards=shards)
+    for name, value in sizes.items():
         if value <= 0:
             raise ValueError(f"{name}: expected more than 0, not {value}")
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for split in sources.SPLITS:
+    splits = {"train": sources.open_source(source, "train").files}
+    for split in sources.SPLITS[1:]:
         try:
-            files = sources.open_source(source, split).files
+            splits[split] = sources.open_source(source, split).files
         except ValueError:
-            if split == "train":
-                raise
             continue  # a manifest need not have every split
+    counts = {f"{split}_files": len(files) for split, files in splits.items()}
+    results.begin(folder / "packed.json", dict(source=source) | sizes | counts)
+    paths = []
+    for split, files in splits.items():
         with tqdm.tqdm(total=sum(f.seconds for f in files), desc=f"pack {split}", unit="s") as bar:
             for number in range(shards):
                 path = folder / f"{split}-{number:05d}-of-{shards:05d}.array_record"
@@ -65,25 +70,30 @@ def pack(
 
 def _write_shard(path, files, split, sample_rate, channels, seconds) -> None:
     beside = path.with_name(path.name + ".tmp")
-    writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
-    entries = []
-    for file in files:
-        pieces = _pieces(file, sample_rate, channels, seconds)
-        try:
-            for wav, frames in pieces:
-                writer.write(wav)
-                entries.append(
-                    dict(origin=file.name, split=split, frames=frames, caption=file.caption)
-                )
-        except sources.READ_ERRORS as error:
-            problem = {file.name: sources.describe_error(error)}
-            sources.name_unreadable(f"source {path.name}, packing", problem)
-    writer.close()
-    beside.replace(path)
-    # Written last: a shard without its index is not complete.
-    index = dict(sample_rate=sample_rate, channels=channels, records=entries)
-    beside.write_text(json.dumps(index, indent=0))
-    beside.replace(sources.index_path(path))
+    entries, count = [], 0
+    try:
+        writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
+        for file in files:
+            about = dict(origin=file.name, split=split, caption=file.caption)
+            try:
+                for wav, frames in _pieces(file, sample_rate, channels, seconds):
+                    writer.write(wav)
+                    entries.append(dict(record=count, frames=frames) | about)
+                    count += 1
+            except sources.READ_ERRORS as error:
+                entries = [entry for entry in entries if entry["origin"] != file.name]
+                problem = {file.name: sources.describe_error(error)}
+                sources.name_unreadable(f"source {path.name}, packing", problem)
+        writer.close()
+        beside.replace(path)
+        # Written last: a shard without its index is not complete.
+        index = dict(sample_rate=sample_rate, channels=channels, records=entries)
+        beside.write_text(json.dumps(index, indent=0), encoding="utf-8")
+        beside.replace(sources.index_path(path))
+    except RuntimeError as error:  # array_record's, for a disk that is full or gone
+        raise OSError(f"{path} could not be written: {' '.join(str(error).split())}") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _pieces(file, sample_rate, channels, seconds) -> Iterator[tuple[bytes, int]]:

@@ -149,33 +149,36 @@ def index_path(shard: pathlib.Path) -> pathlib.Path:
 
 def _open_records(source: str, pattern: str, split: str, max_unreadable: float) -> AudioSource:
     """The records of a split in the shards that match a pattern."""
-    paths = glob.glob(os.path.expanduser(pattern))
+    paths = glob.glob(os.path.expanduser(pattern), recursive=True)
     shards = sorted(pathlib.Path(path) for path in paths if not path.endswith(".json"))
     if not shards:
         raise ValueError(f"source {source}: no file matches {pattern}")
+    top = os.path.commonpath([shard.parent for shard in shards])
     files, errors = [], {}
     for shard in shards:
+        place = os.path.relpath(shard, top)
         try:
             index = json.loads(index_path(shard).read_text(encoding="utf-8"))
-            for number, entry in enumerate(index["records"]):
+            for entry in index["records"]:
                 if split not in (entry["split"], "all"):
                     continue
                 files.append(
                     AudioFile(
-                        name=f"{shard.name}#{number}",
+                        name=f"{place}#{entry['record']}",
                         path=str(shard),
                         frames=entry["frames"],
                         sample_rate=index["sample_rate"],
                         channels=index["channels"],
                         caption=entry["caption"],
-                        record=number,
-                        origin=entry["origin"],
+                        record=entry["record"],
+                        # Two folders may have packed different files of one name.
+                        origin=os.path.join(os.path.dirname(place), entry["origin"]),
                     )
                 )
         except OSError as error:
-            errors[shard.name] = f"{index_path(shard).name}: {describe_error(error)}"
+            errors[place] = f"{index_path(shard).name}: {describe_error(error)}"
         except (ValueError, KeyError, TypeError):
-            errors[shard.name] = f"{index_path(shard).name} is no index of launch/pack_audio.py"
+            errors[place] = f"{index_path(shard).name} is no index of launch/pack_audio.py"
     check_unreadable(source, errors, len(shards), max_unreadable)
     name_unreadable(f"source {source}", errors)
     if not files:

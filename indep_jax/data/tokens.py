@@ -58,13 +58,6 @@ def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> int:
     return count
 
 
-def write_info(folder: pathlib.Path, info: dict[str, Any]) -> None:
-    """Writes tokens.json: beside, then renamed."""
-    beside = folder / (INFO + ".tmp")
-    beside.write_text(json.dumps(info, indent=1) + "\n")
-    beside.replace(folder / INFO)
-
-
 def read_info(folder: str | os.PathLike) -> dict[str, Any]:
     """What tokens.json says. Raises ValueError, one line, where there is no store."""
     path = pathlib.Path(folder) / INFO
