@@ -77,6 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
                 independence=dict(
                     kind="none",  # none | permutation | dhsic | covariance
                     weight=1000.0,
+                    share=0.0,  # > 0: of the encoder's other gradient, at every step; no weight then
                     streams="codes",  # codes (straight-through) | inputs (of each quantizer)
                     delay=True,  # align the streams as the LM's delay pattern does
                     bandwidths="paper",  # paper | median

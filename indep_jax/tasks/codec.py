@@ -250,8 +250,9 @@ class CodecTask:
             step = state["step"] - config.quantizer.warmup_steps
             due = (step + 1) % loss.every == 0
             ramp = jnp.minimum(1.0, (step + 1) / max(1, loss.warmup_steps))
-            weight = jnp.where(due, loss.weight * ramp, 0.0)
             norm, term_norm = optax.tree.norm(encoder_gradient), optax.tree.norm(term)
+            weight = loss.share * norm / (term_norm + 1e-12) if loss.share else loss.weight
+            weight = jnp.where(due, weight * ramp, 0.0)
             metrics |= dict(
                 independence=value, independence_gradient_ratio=weight * term_norm / norm
             )
@@ -456,6 +457,8 @@ def _check(config):
         raise ValueError(
             f"loss.independence.streams must be 'codes' or 'inputs', not {loss.streams!r}"
         )
+    if loss.share < 0:
+        raise ValueError(f"loss.independence.share must be 0 or more, not {loss.share}")
     if config.quantizer.kmeans_batches < 1:
         raise ValueError("quantizer.kmeans_batches must be at least 1")
     if loss.every < 1 or loss.macro_batch < 1:
