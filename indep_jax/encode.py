@@ -59,7 +59,7 @@ def encode(
     with _progress(source.seconds, "encode") as bar:
         for number, files in enumerate(shards):
             path = tokens.shard_path(folder, number, len(shards))
-            if path.exists():
+            if tokens.index_path(path).exists() and path.exists():
                 bar.update(sum(file.seconds for file in files))
                 continue
             items = _encode_files(codec, source, files, errors, max_unreadable, bar)
@@ -99,7 +99,7 @@ def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator
             blocks = []
         bar.update(file.seconds - done)
         if blocks:
-            yield tokens.Tokens(file.name, file.caption, length, np.concatenate(blocks))
+            yield tokens.Tokens(file.name, file.split, file.caption, length, np.concatenate(blocks))
 
 
 def decode(codec, store: tokens.Store, output: str) -> int:

@@ -227,7 +227,7 @@ def test_files_are_drawn_by_duration_and_starts_uniformly(tmp_path):
     lengths = np.array([1.0, 2.0, 7.0])
     source = _folder(tmp_path, lengths)
     examples = pipeline._Examples(
-        source, np.cumsum(lengths), source.origins, seed=0, batch_size=1, frames=4_000, sample_rate=8_000,
+        source=source, ends=np.cumsum(lengths), origins=source.origins, seed=0, batch_size=1, frames=4_000, sample_rate=8_000,
         channels=1, max_unreadable=1.0, process_index=0, process_count=1,
     )  # fmt: skip
     draws = np.array([examples._draw(index, 0) for index in range(20_000)])

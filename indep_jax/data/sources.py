@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 import soundfile
 
+from indep_jax.data import captions
+
 SPLITS = ("train", "valid", "test")
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 SAMPLE_FOLDER = pathlib.Path(__file__).parent / "sample"
@@ -44,6 +46,7 @@ class AudioFile:
     frames: int  # at sample_rate, as the header says
     sample_rate: int
     channels: int
+    split: str = "train"
     caption: str = ""
     record: int | None = None  # path is an ArrayRecord shard, and this the file's record in it
     origin: str = ""  # the file that this is a piece of, where it is one
@@ -94,7 +97,8 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     belongs to: {"files": [{"path": relative, "split": "train" | "valid" | "test", "caption":
     optional}]}. Otherwise a hash of the relative name holds out about 5% of the files for
     validation and 5% for test, at least one each; where a folder has fewer than three files, splits
-    share them, and one line on stderr says so.
+    share them, and one line on stderr says so. Captions are the manifest's, or those that lie beside
+    the files (data/captions.py).
 
     `array_record:GLOB` are shards that launch/pack_audio.py wrote; their indices say the splits.
 
@@ -130,7 +134,9 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
         if not names:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
             raise ValueError(f"source {source}: no audio under {folder}, expected {kinds}")
-        files, errors = _open_files(folder, [dict(path=name) for name in names])
+        texts = captions.read(folder, names)
+        entries = [dict(path=name, caption=texts.get(name)) for name in names]
+        files, errors = _open_files(folder, entries)
     check_unreadable(source, errors, len(files) + len(errors), max_unreadable)
     name_unreadable(f"source {source}", errors)
     if not manifest.exists():
@@ -169,6 +175,7 @@ def _open_records(source: str, pattern: str, split: str, max_unreadable: float) 
                         frames=entry["frames"],
                         sample_rate=index["sample_rate"],
                         channels=index["channels"],
+                        split=entry["split"],
                         caption=entry["caption"],
                         record=entry["record"],
                         # Two folders may have packed different files of one name.
@@ -271,6 +278,7 @@ def _open_files(
                     frames=audio.frames,
                     sample_rate=audio.samplerate,
                     channels=audio.channels,
+                    split=entry.get("split", "train"),
                     caption=entry.get("caption") or "",
                 )
         except READ_ERRORS as error:
@@ -300,25 +308,28 @@ def _hash_split(source: str, files: list[AudioFile], split: str) -> list[AudioFi
 
     (Except that a folder too small for the shares holds out the files with the lowest hashes.)
     """
-    if split == "all" or not files:
+    if not files:
         return files
     share = {file.name: _uniform_hash(file.name) for file in files}
     ranked = sorted(files, key=lambda file: share[file.name])
     if len(ranked) < 3:
+        if split == "all":
+            return files
         print(
             f"source {source}: {len(ranked)} files, fewer than the 3 splits, which share them",
             file=sys.stderr,
             flush=True,
         )
-        return ranked[-1:] if split == "train" else ranked[:1]
+        shared = ranked[-1] if split == "train" else ranked[0]
+        return [dataclasses.replace(shared, split=split)]
     valid = max(1, sum(share[file.name] < _VALID_BELOW for file in ranked))
     valid = min(valid, len(ranked) - 2)
     held_out = max(valid + 1, sum(share[file.name] < _TEST_BELOW for file in ranked))
     held_out = min(held_out, len(ranked) - 1)
-    first, last = dict(
-        valid=(0, valid), test=(valid, held_out), train=(held_out, len(ranked))
-    )[split]
-    return sorted(ranked[first:last], key=lambda file: file.name)
+    names = ["valid"] * valid + ["test"] * (held_out - valid) + ["train"] * (len(ranked) - held_out)
+    placed = [dataclasses.replace(file, split=name) for file, name in zip(ranked, names)]
+    placed = [file for file in placed if split in (file.split, "all")]
+    return sorted(placed, key=lambda file: file.name)
 
 
 def _uniform_hash(name: str) -> float:
