@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
             init_from="",  # workdir of another run: start from its whole state and data position
             dtype="float32",  # compute dtype of the convolutions: float32 or bfloat16
             data=dict(
-                source="",  # folder:PATH | sample:
+                source="",  # folder:PATH | array_record:GLOB | sample:
                 segment_seconds=1.0,
                 max_unreadable=0.1,  # share of the files that may be: above it the run stops
                 workers=2,  # processes that read and resample; 0 reads in the training process

@@ -94,7 +94,7 @@ def _our_codec(wave, short) -> dict[str, Callable]:
     config = dict(dtype="float32", model=MODEL, quantizer=SIZES)
     module = loading.LoadedCodec(config, {}).module
     params = jax.jit(module.init)(jax.random.key(0), wave[:, :640])["params"]
-    codebook = quantizer.empty(**_shape(module))
+    codebook = quantizer.empty(module.codebooks, module.codebook_size, module.dimension)
     codebook["embed"] = jax.random.normal(jax.random.key(1), codebook["embed"].shape)
     codec = loading.LoadedCodec(config, dict(params=params, codebook=codebook))
     encoded = codec.encode(wave)
@@ -113,10 +113,6 @@ def _our_codec(wave, short) -> dict[str, Callable]:
         "decode 10 s": lambda: codec.decode(encoded),
         "forward + backward 2 x 1 s": lambda: gradient(codec.variables["params"], short),
     }
-
-
-def _shape(module) -> dict:
-    return dict(codebooks=module.codebooks, size=module.codebook_size, dim=module.dimension)
 
 
 def _torch_codec(wave, short) -> dict[str, Callable]:

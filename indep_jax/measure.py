@@ -99,7 +99,7 @@ def main() -> None:
         page = write(measured, options.codes, "", options.output)
     else:
         if not options.source:
-            raise ValueError("--source: expected folder:PATH or sample: with --codec")
+            raise ValueError("--source: expected music, such as folder:PATH, with --codec")
         measured = measure_codec(options.codec, options.source, options.split, options.untrained)
         page = write(measured, options.source, options.split, options.output)
     for item in measured:
@@ -112,7 +112,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.")
-    flags.DEFINE_string("source", None, "Music: folder:PATH or sample:.")
+    flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB or sample:.")
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("codes", None, ".npz of one [frames, codebooks] array per source file.")
     flags.DEFINE_bool("untrained", False, "Compare with the same codec before training.")

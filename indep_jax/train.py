@@ -37,7 +37,7 @@ def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
     if config.task != "codec":
         raise ValueError(f"task must be 'codec', not {config.task!r}")
     if not config.data.source:
-        raise ValueError("data.source is empty: give --config.data.source=folder:PATH or sample:")
+        raise ValueError("data.source is empty: give --config.data.source=folder:PATH, array_record:GLOB or sample:")
     return loop.run(CodecTask(config).open(), config, workdir, max_step=max_step)
 
 
