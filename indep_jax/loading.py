@@ -8,8 +8,9 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -164,6 +165,34 @@ class LoadedCodec:
             block = np.asarray(wave)[0, first:last][:left]
             left -= len(block)
             yield block
+
+    def decode_stream(
+        self, blocks: Iterable[np.ndarray], seconds: float = 1.0
+    ) -> Iterator[np.ndarray]:
+        """The waveform of codes that arrive in blocks [frames, codebooks], in blocks as they settle.
+
+        The whole is what `decode` gives of all codes at once, to rounding, the end included. Windows
+        are about `seconds` long; a sample is given once streaming.decoding_plan's `context` frames
+        behind it, or the end, have arrived.
+        """
+        hop = self.module.hop
+        plan = streaming.decoding_plan(self.module, round(seconds * self.frame_rate))
+        pending, start, carry = np.zeros((0, self.codebooks), np.int32), 0, {}
+        for block in itertools.chain(blocks, [None]):
+            if block is not None:
+                pending = np.concatenate([pending, block])
+            while len(pending) > plan.frames or (block is None and len(pending)):
+                total = start + len(pending)
+                span = plan.span(start, total)
+                piece = pending[: plan.frames]
+                window = span.window._replace(keep=min(span.window.keep, len(piece)))
+                wave, carry = self._decode_window(
+                    {**self.variables, **carry}, piece[None], np.int32(len(piece)), window=window
+                )
+                yield np.asarray(wave)[0, hop * (span.first - start) : hop * (span.last - start)]
+                if span.last == total:
+                    return
+                pending, start = pending[plan.stride :], start + plan.stride
 
 
 def _window(total: int, largest: float) -> int:

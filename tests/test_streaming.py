@@ -90,6 +90,15 @@ def test_windows_are_the_whole(changes):
     error = np.abs(decoded - expected)[:inside].max()
     assert error < 1e-5 * np.sqrt(np.mean(expected**2)) * 10  # the largest of 48,000 samples
 
+    # As a stream, in blocks of any size, the end is exact as well.
+    cuts = np.sort(np.random.default_rng(0).integers(0, len(whole), 40))
+    for seconds in (0.64, 100.0):
+        stream = np.concatenate(list(codec.decode_stream(np.split(whole, cuts), seconds)))
+        full = np.asarray(codec.decode(whole[None]))[0]
+        assert stream.shape == full.shape
+        error = np.abs(stream - full).max()
+        assert error < 1e-5 * np.sqrt(np.mean(full**2)) * 10
+
 
 def test_the_contexts_are_enough_and_not_wasteful():
     """What a plan calls context covers the reach of the layers, and at most twice that."""
