@@ -84,7 +84,10 @@ def changed(before, after):
     )
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem[0] != "_"))
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem[0] != "_")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if shipped(name).task == "codec"])
 def test_every_shipped_config_takes_its_steps(name, music, tmp_path):
     config = shrink(shipped(name), music)
     config.steps = config.quantizer.warmup_steps + max(1, config.loss.independence.every)

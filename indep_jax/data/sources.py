@@ -148,6 +148,14 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     return AudioSource(source, split, files, list(errors))
 
 
+def open_file(path: str | os.PathLike) -> AudioFile:
+    """One file by its path. Raises ValueError, one line, where it cannot be read."""
+    files, errors = _open_files(pathlib.Path(), [dict(path=os.fspath(path))])
+    if errors:
+        raise ValueError(f"{path}: {errors[os.fspath(path)]}")
+    return files[0]
+
+
 def index_path(shard: pathlib.Path) -> pathlib.Path:
     """Where a shard's index is: what its records hold, so that opening reads none of them."""
     return shard.with_name(shard.name + ".json")
