@@ -50,7 +50,7 @@ def align(streams_BxTxKxD, pattern: str | Sequence[int]):
     )
 
 
-def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1):
+def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     """Streams minus their linear prediction from the `past` frames before, in at least float32.
 
     [batch, time - past, codebooks, dim]: what is new in each frame. A language model sees the past,
@@ -62,7 +62,7 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1):
     and a constant, fitted on these streams; the penalty is `ridge` times the predictors' mean
     variance. Gradients flow through the fit. With fewer rows than past * codebooks * dim it is the
     ridge that keeps the residuals from zero. Cost: O(rows (past codebooks dim)^2) and a Cholesky
-    factorisation. ValueError unless 1 <= past < time and ridge > 0.
+    factorisation. Of `active` leading codebooks alone where given, the others are 0. ValueError unless 1 <= past < time and ridge > 0.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
     _, time, codebooks, dim = streams_BxTxKxD.shape
@@ -71,6 +71,7 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1):
             f"condition of {time} frames: expected 1 <= past < {time} and ridge > 0, "
             f"not {past} and {ridge}"
         )
+    streams_BxTxKxD = active_alone(streams_BxTxKxD, active)
     x_BxTxW = at_least_float32(streams_BxTxKxD).reshape(-1, time, codebooks * dim)
     before = [x_BxTxW[:, past - lag : time - lag] for lag in range(1, past + 1)]
     x_NxP, y_NxW = (
@@ -118,15 +119,15 @@ def standardize(rows_NxKxD, eps: float = 1e-8):
     return x / jnp.sqrt(variance + eps)
 
 
-def active_alone(rows_NxKxD, active):
-    """Rows with every codebook from index `active` on at zero; unchanged where active is None.
+def active_alone(x, active):
+    """x [..., codebooks, dim] with every codebook from index `active` on at zero (None: as it is).
 
     A constant depends on nothing, its kernels are 1 and it gets no gradient: statistics of all
     codebooks are then those of the leading ones.
     """
     if active is None:
-        return rows_NxKxD
-    return jnp.where(jnp.arange(rows_NxKxD.shape[1])[:, None] < active, rows_NxKxD, 0)
+        return x
+    return jnp.where(jnp.arange(x.shape[-2])[:, None] < active, x, 0)
 
 
 def of_several(value, active):

@@ -43,9 +43,10 @@ class Dependence:
             for k, (perplexity, size) in enumerate(zip(self.usage.perplexity, self.sizes))
             if perplexity < size / 4
         ]
+        warnings = self.information.warnings
         if not idle:
-            return self.information.warnings
-        return self.information.warnings + (
+            return warnings
+        return warnings + (
             f"{self.label}: perplexity under a quarter of the size of codebook "
             f"{', '.join(idle)}. What carries little has little to share: low dependence is no "
             "merit here.",
