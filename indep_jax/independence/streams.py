@@ -61,8 +61,9 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     Ridge regression of every coordinate on all coordinates of all codebooks in the past frames,
     and a constant, fitted on these streams; the penalty is `ridge` times the predictors' mean
     variance. Gradients flow through the fit. With fewer rows than past * codebooks * dim it is the
-    ridge that keeps the residuals from zero. Cost: O(rows (past codebooks dim)^2) and a Cholesky
-    factorisation. Of `active` leading codebooks alone where given, the others are 0. ValueError unless 1 <= past < time and ridge > 0.
+    ridge that keeps the residuals from zero. `active`: how many leading codebooks there are, the
+    others are neither predictors nor left (see `dhsic`). Cost: O(rows (past codebooks dim)^2) and a
+    Cholesky factorisation. ValueError unless 1 <= past < time and ridge > 0.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
     _, time, codebooks, dim = streams_BxTxKxD.shape
