@@ -13,6 +13,7 @@ from indep_jax import data, independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
 from indep_jax.metrics import reconstruction
 from indep_jax.signal import losses, mel
+from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
 
 LOSSES = ("none", "permutation", "dhsic", "covariance")
@@ -61,6 +62,11 @@ class CodecTask:
                 f"quantizer.codebook_size {config.quantizer.codebook_size} is more than the {rows} "
                 "latents of quantizer.kmeans_batches, to which k-means fits the codebooks"
             )
+        # Rows of a batch that is split over devices meet where they are.
+        self._pairs = None
+        if jax.device_count() > 1:
+            mesh = sharding.make_mesh(config.get("mesh"))
+            self._pairs = independence.ring(mesh, sharding.ROWS)
         self.programs = dict(
             autoencoder=self._autoencoder_step,
             codec=self._codec_step,
@@ -348,7 +354,7 @@ class CodecTask:
         segments = files if loss.exclude_files else None
         if loss.kind == "covariance":
             return independence.covariance(streams, segments=segments, active=active)
-        shared = dict(block=loss.block, active=active)
+        shared = dict(block=loss.block, active=active, pairs=self._pairs)
         if loss.kind == "permutation" and loss.published:
             return independence.permutation_mmd(
                 key, streams, published=True, batch=streams.shape[0], **shared
