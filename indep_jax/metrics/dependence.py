@@ -43,10 +43,9 @@ class Dependence:
             for k, (perplexity, size) in enumerate(zip(self.usage.perplexity, self.sizes))
             if perplexity < size / 4
         ]
-        warnings = self.information.warnings
         if not idle:
-            return warnings
-        return warnings + (
+            return self.information.warnings
+        return self.information.warnings + (
             f"{self.label}: perplexity under a quarter of the size of codebook "
             f"{', '.join(idle)}. What carries little has little to share: low dependence is no "
             "merit here.",
@@ -67,9 +66,7 @@ def measure(
     vectors: [size, dim] of each codebook, for the test of independence. whole: also what takes
     minutes: the curve over lags, the test, and total correlation given the past.
     """
-    usage = estimate.usage(codes, sizes)
-    if sizes is None:
-        sizes = [int(max(file[:, k].max() for file in codes)) + 1 for k in range(codes[0].shape[1])]
+    usage, (_, sizes) = estimate.usage(codes, sizes), estimate.checked(codes, sizes)
     lags = LAGS + CURVE if whole else LAGS
     information = estimate.mutual_information(
         codes, sizes=sizes, lags=lags, seed=seed, progress=whole
