@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from independence_cases import compiled
+from independence_cases import compiled, jitted
 
 from indep_jax import independence
+
+condition = jitted(independence.condition)
 
 
 def driven(rng, files, frames, codebooks=3, dim=2):
@@ -30,14 +32,14 @@ def test_condition_is_ridge_regression(x64, past):
     rows = np.concatenate([before, np.sqrt(penalty) * np.eye(width)])
     weights = np.linalg.lstsq(rows, np.concatenate([target, np.zeros((width, 6))]))[0]
     expected = (target - before @ weights).reshape(5, 9 - past, 3, 2)
-    found = independence.condition(x, past, ridge=0.3)
+    found = condition(x, past=past, ridge=0.3)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_what_only_the_past_explains_is_gone():
     x = jnp.asarray(driven(np.random.default_rng(1), 32, 17), jnp.float32)
     loss = compiled(lambda x: independence.dhsic(x, bandwidths="paper"))
-    raw, conditioned = loss(x[:, 1:]), loss(independence.condition(x, ridge=1e-3))
+    raw, conditioned = loss(x[:, 1:]), loss(condition(x, ridge=1e-3))
     assert raw > 0.1
     assert abs(conditioned) < 0.02 * raw
 
@@ -48,7 +50,7 @@ def test_after_alignment_the_past_is_what_was_emitted_before(x64):
     x = rng.normal(size=(6, 12, 2, 1))
     x[:, :, 1] = x[:, :, 0]
     left = {
-        pattern: independence.condition(independence.align(x, pattern), ridge=1e-6)
+        pattern: condition(independence.align(x, pattern), ridge=1e-6)
         for pattern in ("parallel", "delay")
     }
     assert np.abs(left["delay"][:, :, 1]).max() < 1e-4
@@ -69,7 +71,6 @@ def test_gradient_through_the_fit_equals_finite_differences(x64):
 
 
 def test_constant_streams_leave_nothing():
-    value, gradient = jax.value_and_grad(lambda x: jnp.sum(independence.condition(x) ** 2))(
-        jnp.full((3, 5, 2, 2), 1.7)
-    )
+    loss = compiled(jax.value_and_grad(lambda x: jnp.sum(independence.condition(x) ** 2)))
+    value, gradient = loss(jnp.full((3, 5, 2, 2), 1.7))
     assert value == 0 and not np.any(gradient)
