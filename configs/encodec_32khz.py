@@ -77,10 +77,13 @@ def get_config() -> ml_collections.ConfigDict:
                 independence=dict(
                     kind="none",  # none | permutation | dhsic | covariance
                     weight=1000.0,
-                    share=0.0,  # > 0: of the encoder's other gradient, at every step; no weight then
+                    # Above 0, in place of the weight: the norm of the term's gradient at the
+                    # encoder's weights over that of all other terms.
+                    share=0.0,
                     streams="codes",  # codes (straight-through) | inputs (of each quantizer)
                     delay=True,  # align the streams as the LM's delay pattern does
-                    bandwidths="paper",  # paper | median
+                    condition=0,  # past frames whose linear prediction is taken off the streams
+                    bandwidths="paper",  # paper | median | median_shared
                     exclude_files=False,  # leave pairs of rows of one file out
                     published=False,  # permutation: the arithmetic of the published code
                     block=1024,  # rows per block of pairs

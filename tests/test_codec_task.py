@@ -122,7 +122,7 @@ def test_weights_mean_the_same_at_any_batch_size(config):
     ratios = []
     task, state, once = start(config)
     twice = {name: np.concatenate([rows, rows]) for name, rows in once.items()}
-    task._independence = lambda key, codebook, z, files: _v_statistic(task, codebook, z)
+    task._independence = lambda key, codebook, z, files, active: _v_statistic(task, codebook, z)
     for batch in (once, twice):
         _, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
         ratios.append(float(metrics["independence_gradient_ratio"]))
@@ -198,6 +198,30 @@ def test_every_kind_of_loss_reaches_the_encoder(config):
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["conv_out"]))
 
 
+def test_dropped_codebooks_are_not_in_the_loss(config):
+    config.quantizer.dropout = True
+    config.loss.independence.update(bandwidths="median", delay=True, condition=1)
+    task, state, batch = start(config)
+    codebook = state["collections"]["codebook"]
+    latents = task._apply(state["params"]["generator"], batch["audio"], method="latents")
+    fewer = jax.tree.map(lambda x: x[:2], codebook)
+    loss = jax.jit(
+        lambda codebook, active: task._independence(
+            jax.random.key(0), codebook, latents, batch["file"], active
+        )
+    )
+    assert loss(codebook, 1) == 0
+    # The delay of three codebooks would crop one frame more than that of two.
+    config.loss.independence.delay = False
+    task = CodecTask(config)
+    np.testing.assert_allclose(
+        jax.jit(task._independence)(jax.random.key(0), codebook, latents, batch["file"], 2),
+        jax.jit(task._independence)(jax.random.key(0), fewer, latents, batch["file"]),
+        rtol=1e-5,
+        atol=1e-6,  # a difference of kernel means of up to 1, each rounded in float32
+    )
+
+
 def test_plan_joins_every_so_many_steps_after_the_warm_up(config):
     config.quantizer.warmup_steps = 3
     config.loss.independence.update(macro_batch=4, every=2)
@@ -218,7 +242,7 @@ def test_interrupted_run_equals_the_undisturbed_one(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("kind", "mmd"), ("streams", "residuals"), ("every", 0)]
+    "field, value", [("kind", "mmd"), ("streams", "residuals"), ("every", 0), ("share", -0.1), ("condition", -1)]
 )
 def test_impossible_losses_are_refused_by_name(config, field, value):
     config.loss.independence[field] = value

@@ -1,0 +1,23 @@
+"""The paper's formula in plain torch, against the published arithmetic of `permutation_mmd`."""
+
+import jax
+import numpy as np
+import pytest
+
+from indep_jax import bench_mmd, independence
+from indep_jax.independence import mmd
+
+pytestmark = pytest.mark.parity
+
+
+def test_torch_is_the_published_arithmetic_with_rows_for_clips():
+    n, key = 60, jax.random.key(2)
+    x = bench_mmd.rows(n, 3, 4)
+    with jax.enable_x64(True):  # integers of another width may permute otherwise
+        order = np.asarray(mmd.permutations(key, n, 3))
+        loss = lambda x: independence.permutation_mmd(key, x, published=True, batch=n)
+        expected, expected_gradient = jax.value_and_grad(loss)(x.astype(np.float64))
+    value, gradient = bench_mmd.torch_mmd(x.astype(np.float64), order)()
+    assert expected > 0.01
+    np.testing.assert_allclose(value, expected, rtol=1e-9)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6, atol=1e-12)
