@@ -378,9 +378,9 @@ def test_excerpts_pass_over_unreadable_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     "source, split, message",
     [
-        ("", "train", "expected folder:PATH or sample:"),
-        ("folder:", "train", "expected folder:PATH or sample:"),
-        ("s3:bucket", "train", "expected folder:PATH or sample:"),
+        ("", "train", "expected folder:PATH, tfds:NAME or sample:"),
+        ("folder:", "train", "expected folder:PATH, tfds:NAME or sample:"),
+        ("s3:bucket", "train", "expected folder:PATH, tfds:NAME or sample:"),
         ("folder:/no/such/place", "train", "/no/such/place is not a folder"),
         ("folder:{tmp}/empty", "train", "no audio under"),
         ("folder:{tmp}/broken", "train", "no readable file"),

@@ -1,4 +1,7 @@
-"""Where music comes from: `folder:PATH` or `sample:`, as a table of readable files of one split."""
+"""Where music comes from, as a table of readable files of one split.
+
+`folder:PATH`, `sample:`, or `tfds:NAME[:SPLIT]` (data/tfds.py).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ import sys
 from collections.abc import Sequence
 
 import soundfile
+
+from indep_jax.data import tfds
 
 SPLITS = ("train", "valid", "test")
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -41,6 +46,8 @@ class AudioFile:
     sample_rate: int
     channels: int
     caption: str = ""
+    record: int | None = None  # path is an ArrayRecord shard, and this the file's record in it
+    format: tfds.Format | None = None  # how a record of a TFDS dataset holds it
 
     @property
     def seconds(self) -> float:
@@ -69,7 +76,7 @@ class AudioSource:
 
 
 def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSource:
-    """Opens `folder:PATH` or `sample:`; reads headers only.
+    """Opens a source; reads headers only (of a TFDS dataset, once, every record).
 
     `folder:PATH` is searched recursively for wav, flac, ogg, opus and mp3 (hidden names are left
     out). Where PATH/manifest.json exists, it alone says which files there are and which split each
@@ -77,6 +84,9 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     optional}]}. Otherwise a hash of the relative name holds out about 5% of the files for
     validation and 5% for test, at least one each; where a folder has fewer than three files, splits
     share them, and one line on stderr says so.
+
+    `tfds:NAME` is a TFDS dataset of audio, prepared as ArrayRecord, with its own train, validation
+    and test split; `tfds:NAME:SPLIT` is one of its splits, which a hash splits as it does a folder.
 
     Files that cannot be opened are counted and named in one line on stderr.
 
@@ -88,12 +98,14 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}, all")
     scheme, _, rest = source.partition(":")
+    if scheme == "tfds" and rest:
+        return _open_tfds(source, rest, split, max_unreadable)
     if scheme == "folder" and rest:
         folder = pathlib.Path(rest).expanduser()
     elif source == "sample:":
         folder = SAMPLE_FOLDER
     else:
-        raise ValueError(f"source {source!r}: expected folder:PATH or sample:")
+        raise ValueError(f"source {source!r}: expected folder:PATH, tfds:NAME or sample:")
     if not folder.is_dir():
         raise ValueError(f"source {source}: {folder} is not a folder")
     manifest = folder / "manifest.json"
@@ -117,6 +129,50 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
         raise ValueError(
             f"source {source}: no readable file in split {split} ({len(errors)} unreadable)"
         )
+    return AudioSource(source, split, files, list(errors))
+
+
+def _open_tfds(source: str, rest: str, split: str, max_unreadable: float) -> AudioSource:
+    """The records of a split of a TFDS dataset."""
+    name, _, only = rest.partition(":")
+    audio, splits = tfds.read_index(tfds.find(name))
+    names = dict(valid=("validation", "valid", "val", "dev")).get(split, (split,))
+    if only:
+        chosen = [only] if only in splits else []
+    elif split == "all":
+        chosen = list(splits)
+    else:
+        chosen = [candidate for candidate in names if candidate in splits][:1]
+    if not chosen:
+        raise ValueError(
+            f"source {source}: {only or split} is none of its splits, {', '.join(splits)}; "
+            f"tfds:{name}:SPLIT takes one of them and holds out a share of it"
+        )
+    records = [record for its_split in chosen for record in splits[its_split]]
+    files, errors = [], {}
+    for record in records:
+        its_name = f"{pathlib.Path(record.path).name}#{record.number}"
+        if record.problem:
+            errors[its_name] = record.problem
+            continue
+        files.append(
+            AudioFile(
+                name=its_name,
+                path=record.path,
+                frames=record.frames,
+                sample_rate=record.sample_rate,
+                channels=record.channels,
+                caption=record.caption,
+                record=record.number,
+                format=audio,
+            )
+        )
+    check_unreadable(source, errors, len(records), max_unreadable)
+    name_unreadable(f"source {source}", errors)
+    if only:
+        files = _hash_split(source, files, split)
+    if not files:
+        raise ValueError(f"source {source}: no readable record in split {split}")
     return AudioSource(source, split, files, list(errors))
 
 
