@@ -222,7 +222,8 @@ def load_text(path: str | Path, max_tokens: int = 64) -> conditioner.Conditioner
     kind = weights.read_config(folder).get("model_type")
     kinds = dict(t5=(T5Encoder, hub_t5), bert=(MiniLM, hub_minilm))
     if kind not in kinds:
-        raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected 't5' or 'bert'")
+        path = folder / "config.json"
+        raise ValueError(f"{path}: model_type is {kind!r}, expected 't5' or 'bert'")
     module, hub = kinds[kind]
     tokenizer = conditioner.load_tokenizer(folder)
     config, variables = hub.read(folder)

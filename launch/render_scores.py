@@ -1,7 +1,7 @@
 """Renders the dataset indep_scores: python launch/render_scores.py --config=2h
 
-Then `tfds:indep_scores/2h` is a source. Needs music21 (pip install indep_jax[scores]), fluidsynth and
-FluidR3_GM.sf2 (apt-get install fluidsynth fluid-soundfont-gm).
+Then `tfds:indep_scores/2h` is a source. Needs music21 (pip install indep_jax[scores]), fluidsynth
+and FluidR3_GM.sf2 (apt-get install fluidsynth fluid-soundfont-gm).
 """
 
 from absl import flags

@@ -261,7 +261,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^[^\n]*tokenizer.json: not a tokenizer[^\n]*$"):
         load_text(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"^[^\n]*tokenizer.json: no such file; make it with"):
+    with pytest.raises(ValueError, match=r"^[^\n]*tokenizer.json: no such file; make it: python"):
         load_text(tmp_path)
     _folder(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")

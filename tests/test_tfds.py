@@ -187,7 +187,7 @@ def test_mistakes_get_one_line(place):
             data.open_source(source, split)
         assert message in str(error.value) and "\n" not in str(error.value)
 
-    fails("tfds:tiny_audio", "train", "no prepared TFDS dataset here")
+    fails("tfds:tiny_audio", "train", "no prepared TFDS dataset (")
     fails("tfds:indep_scores/2h", "train", "launch/render_scores.py makes it")
     folder = _prepare(place, _tensor(np.int16, "bytes"), sample_rate=np.int32)
     fails("tfds:tiny_audio:dev", "train", "dev is none of its splits, train, validation, test")

@@ -19,7 +19,7 @@ import soundfile
 import tqdm
 from array_record.python import array_record_module
 
-INDEX = "indep_jax.json"  # in the dataset's folder: what opening would have to read every record for
+INDEX = "indep_jax.json"  # in the dataset's folder: what opening would read every record for
 CAPTIONS = ("caption", "description", "text")  # features that say what is heard, best first
 
 
@@ -68,7 +68,7 @@ def find(name: str) -> pathlib.Path:
         more = ""
         if name.split("/")[0] == "indep_scores":
             more = "; python launch/render_scores.py makes it"
-        raise ValueError(f"{folder}: no prepared TFDS dataset here (TFDS_DATA_DIR says where){more}")
+        raise ValueError(f"{folder}: no prepared TFDS dataset (TFDS_DATA_DIR says where){more}")
     configs = {path.parent if path != folder else path for path in found}
     if len(configs) > 1:
         names = ", ".join(sorted(path.name for path in configs))
@@ -224,7 +224,8 @@ def _audio_feature(folder: pathlib.Path, features: dict) -> tuple[Format, int | 
     named = features.get("featuresDict", {}).get("features", {})
     for name, feature in named.items():
         if feature.get("pythonClassName", "").endswith(".Audio") and "audio" in feature:
-            about, sample_rate = feature["audio"], int(feature["audio"].get("sampleRate", 0)) or None
+            about = feature["audio"]
+            sample_rate = int(about.get("sampleRate", 0)) or None
             break
     else:
         name, sample_rate = "audio", None
@@ -239,7 +240,7 @@ def _audio_feature(folder: pathlib.Path, features: dict) -> tuple[Format, int | 
     dtype = about.get("dtype", "int64")
     known = dtype in ("int16", "int32", "int64", "float32", "float64")
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] < 1) or not known:
-        raise ValueError(f"{folder}: feature {name} is {dtype} {shape}, expected [time(, channels)]")
+        raise ValueError(f"{folder}: feature {name} is {dtype} {shape}, expected [time, channels]")
     channels = shape[1] if len(shape) == 2 else 1
     return Format(name, about.get("encoding", "none").lower(), dtype, channels), sample_rate
 
