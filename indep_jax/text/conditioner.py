@@ -28,7 +28,8 @@ def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
     path = pathlib.Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise ValueError(
-            f"{path}: no such file; make it: python -c \"from transformers import AutoTokenizer as A; "
+            f"{path}: no such file; make it: python -c "
+            "\"from transformers import AutoTokenizer as A; "
             f"A.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     try:
