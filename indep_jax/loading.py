@@ -3,6 +3,8 @@
     codec = load_codec("runs/small")
     encoded = codec.encode(wave)  # [batch, time, channels] at codec.sample_rate
     wave = codec.decode(encoded)  # as long as what was encoded
+
+And text encoders: `load_text("minilm")`.
 """
 
 import dataclasses
@@ -22,6 +24,12 @@ from indep_jax.codec import quantizer, streaming
 from indep_jax.codec.model import Encoded
 from indep_jax.data import pipeline, sources
 from indep_jax.hub import encodec as hub_encodec
+from indep_jax.hub import minilm as hub_minilm
+from indep_jax.hub import t5 as hub_t5
+from indep_jax.hub import weights
+from indep_jax.text import conditioner
+from indep_jax.text.minilm import MiniLM
+from indep_jax.text.t5 import T5Encoder
 from indep_jax.training import checkpoints
 
 
@@ -226,6 +234,29 @@ def load_codec(path: str | Path, *, dtype: str | None = None) -> LoadedCodec:
     if not np.any(variables["codebook"]["count"]):
         raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
     return LoadedCodec(config, variables, dtype)
+
+
+def load_text(path: str | Path, max_tokens: int = 64) -> conditioner.Conditioner:
+    """A text encoder with its tokenizer: call it with texts for (states, mask).
+
+    `path` is a Hugging Face folder of T5 or of a BertModel (config.json, model.safetensors,
+    tokenizer.json), or "minilm", all-MiniLM-L6-v2 as the extra `text` installs it. Texts are cut
+    to `max_tokens`.
+
+    Raises ValueError, one line that names the path or package and what was expected.
+    """
+    folder = hub_minilm.installed() if path == "minilm" else Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
+    kind = weights.read_config(folder).get("model_type")
+    kinds = dict(t5=(T5Encoder, hub_t5), bert=(MiniLM, hub_minilm))
+    if kind not in kinds:
+        path = folder / "config.json"
+        raise ValueError(f"{path}: model_type is {kind!r}, expected 't5' or 'bert'")
+    module, hub = kinds[kind]
+    tokenizer = conditioner.load_tokenizer(folder)
+    config, variables = hub.read(folder)
+    return conditioner.Conditioner(module(**config), variables, tokenizer, max_tokens)
 
 
 def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:

@@ -378,9 +378,9 @@ def test_excerpts_pass_over_unreadable_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     "source, split, message",
     [
-        ("", "train", "expected folder:PATH, array_record:GLOB or sample:"),
-        ("folder:", "train", "expected folder:PATH, array_record:GLOB or sample:"),
-        ("s3:bucket", "train", "expected folder:PATH, array_record:GLOB or sample:"),
+        ("", "train", "expected folder:PATH, array_record:GLOB, tfds:NAME or sample:"),
+        ("folder:", "train", "expected folder:PATH, array_record:GLOB, tfds:NAME or sample:"),
+        ("s3:bucket", "train", "expected folder:PATH, array_record:GLOB, tfds:NAME or sample:"),
         ("folder:/no/such/place", "train", "/no/such/place is not a folder"),
         ("array_record:{tmp}/*.array_record", "train", "no file matches"),
         ("folder:{tmp}/empty", "train", "no audio under"),

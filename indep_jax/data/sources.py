@@ -1,6 +1,7 @@
 """Where music comes from, as a table of readable files of one split.
 
-`folder:PATH`, `sample:`, or `array_record:GLOB` (data/records.py).
+`folder:PATH`, `sample:`, `array_record:GLOB` (data/records.py), or `tfds:NAME[:SPLIT]`
+(data/tfds.py).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from collections.abc import Sequence
 
 import soundfile
 
-from indep_jax.data import captions
+from indep_jax.data import captions, tfds
 
 SPLITS = ("train", "valid", "test")
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 SAMPLE_FOLDER = pathlib.Path(__file__).parent / "sample"
 
+_VALIDATION = ("validation", "valid", "val", "dev")  # what TFDS datasets call it
 _VALID_BELOW, _TEST_BELOW = 0.05, 0.10  # shares of the files held out where no manifest says
 
 # What no music is, and a damaged header may say. Silence compresses best, in FLAC: a few hundred
@@ -50,6 +52,7 @@ class AudioFile:
     caption: str = ""
     record: int | None = None  # path is an ArrayRecord shard, and this the file's record in it
     origin: str = ""  # the file that this is a piece of, where it is one
+    format: tfds.Format | None = None  # how a record of a TFDS dataset holds it
 
     @property
     def seconds(self) -> float:
@@ -90,7 +93,7 @@ class AudioSource:
 
 
 def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSource:
-    """Opens a source; reads headers only.
+    """Opens a source; reads headers only (of a TFDS dataset, once, every record).
 
     `folder:PATH` is searched recursively for wav, flac, ogg, opus and mp3 (hidden names are left
     out). Where PATH/manifest.json exists, it alone says which files there are and which split each
@@ -101,6 +104,9 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     the files (data/captions.py).
 
     `array_record:GLOB` are shards that launch/pack_audio.py wrote; their indices say the splits.
+
+    `tfds:NAME` is a TFDS dataset of audio, prepared as ArrayRecord, with its own train, validation
+    and test split; `tfds:NAME:SPLIT` is one of its splits, which a hash splits as it does a folder.
 
     Files that cannot be opened are counted and named in one line on stderr.
 
@@ -114,12 +120,16 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     scheme, _, rest = source.partition(":")
     if scheme == "array_record" and rest:
         return _open_records(source, rest, split, max_unreadable)
+    if scheme == "tfds" and rest:
+        return _open_tfds(source, rest, split, max_unreadable)
     if scheme == "folder" and rest:
         folder = pathlib.Path(rest).expanduser()
     elif source == "sample:":
         folder = SAMPLE_FOLDER
     else:
-        raise ValueError(f"source {source!r}: expected folder:PATH, array_record:GLOB or sample:")
+        raise ValueError(
+            f"source {source!r}: expected folder:PATH, array_record:GLOB, tfds:NAME or sample:"
+        )
     if not folder.is_dir():
         raise ValueError(f"source {source}: {folder} is not a folder")
     manifest = folder / "manifest.json"
@@ -196,6 +206,51 @@ def _open_records(source: str, pattern: str, split: str, max_unreadable: float) 
             errors[place] = f"{index_path(shard).name} is no index of launch/pack_audio.py"
     check_unreadable(source, errors, len(shards), max_unreadable)
     name_unreadable(f"source {source}", errors)
+    if not files:
+        raise ValueError(f"source {source}: no readable record in split {split}")
+    return AudioSource(source, split, files, list(errors))
+
+
+def _open_tfds(source: str, rest: str, split: str, max_unreadable: float) -> AudioSource:
+    """The records of a split of a TFDS dataset."""
+    name, _, only = rest.partition(":")
+    audio, splits = tfds.read_index(tfds.find(name))
+    names = dict(valid=_VALIDATION).get(split, (split,))
+    if only:
+        chosen = [only] if only in splits else []
+    elif split == "all":
+        chosen = list(splits)
+    else:
+        chosen = [candidate for candidate in names if candidate in splits][:1]
+    if not chosen:
+        raise ValueError(
+            f"source {source}: {only or split} is none of its splits, {', '.join(splits)}; "
+            f"tfds:{name}:SPLIT takes one of them and holds out a share of it"
+        )
+    records = [(its_split, record) for its_split in chosen for record in splits[its_split]]
+    files, errors = [], {}
+    for its_split, record in records:
+        its_name = f"{pathlib.Path(record.path).name}#{record.number}"
+        if record.problem:
+            errors[its_name] = record.problem
+            continue
+        files.append(
+            AudioFile(
+                name=its_name,
+                path=record.path,
+                frames=record.frames,
+                sample_rate=record.sample_rate,
+                channels=record.channels,
+                split="valid" if its_split in _VALIDATION else its_split,
+                caption=record.caption,
+                record=record.number,
+                format=audio,
+            )
+        )
+    check_unreadable(source, errors, len(records), max_unreadable)
+    name_unreadable(f"source {source}", errors)
+    if only:
+        files = _hash_split(source, files, split)
     if not files:
         raise ValueError(f"source {source}: no readable record in split {split}")
     return AudioSource(source, split, files, list(errors))

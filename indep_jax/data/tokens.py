@@ -23,6 +23,8 @@ import numpy as np
 from array_record.python import array_record_module
 from flax import serialization
 
+from indep_jax.data import arrayrecord
+
 INFO = "tokens.json"
 
 
@@ -94,15 +96,20 @@ class Store:
                 f"{folder}: {len(missing)} of {shards} shards are missing, the first is "
                 f"{missing[0]}; the same indep_jax.encode command again makes them"
             )
-        self._paths = [str(path) for path in paths]
-        self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
         self.entries, self._places = [], []
-        for number, path in enumerate(paths):
+        for path in paths:
             records = json.loads(index_path(path).read_text(encoding="utf-8"))["records"]
             self.entries += records
-            self._places += [(number, record) for record in range(len(records))]
-            if self._reader(number).num_records() != len(records):
-                raise ValueError(_broken(folder, path.name))
+            self._places += [(path, record) for record in range(len(records))]
+            try:
+                whole = arrayrecord.count(path) == len(records)
+            except OSError:
+                whole = False
+            if not whole:
+                raise ValueError(
+                    f"{folder}: {path.name} is not a whole ArrayRecord file; remove it, "
+                    "and the same indep_jax.encode command makes it again"
+                )
 
     def select(self, split: str) -> list[int]:
         """The records of a split, in order. Raises ValueError, one line, where there is none."""
@@ -117,25 +124,5 @@ class Store:
     def __getitem__(self, index: int) -> Tokens:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        shard, number = self._places[index]
-        (record,) = self._reader(shard).read([number])
-        fields = serialization.msgpack_restore(record)
+        fields = serialization.msgpack_restore(arrayrecord.read(*self._places[index]))
         return Tokens(**fields | dict(name=os.fsdecode(fields["name"])))
-
-    def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
-        if shard not in self._readers:
-            reader = array_record_module.ArrayRecordReader(self._paths[shard])
-            if not reader.ok():
-                raise ValueError(_broken(self.folder, os.path.basename(self._paths[shard])))
-            self._readers[shard] = reader
-        return self._readers[shard]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | dict(_readers={})  # worker processes open their own
-
-
-def _broken(folder, name: str) -> str:
-    return (
-        f"{folder}: {name} is not a whole ArrayRecord file; remove it, and the same indep_jax.encode "
-        "command makes it again"
-    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import functools
 import io
 import math
 import os
@@ -11,8 +9,8 @@ import os
 import numpy as np
 import soundfile
 import soxr
-from array_record.python import array_record_module
 
+from indep_jax.data import arrayrecord, tfds
 from indep_jax.data.sources import AudioFile
 
 # Half-length of what soxr's HQ filter sees, with a margin, in frames of the lower of the two rates.
@@ -117,19 +115,9 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
 
 
 def _where(file: AudioFile) -> bytes | io.BytesIO:
-    """What soundfile opens: the path, or the bytes of a record."""
+    """What soundfile opens: the path, or the content of a record."""
     if file.record is None:
         return os.fsencode(file.path)
-    try:
-        (content,) = _reader(file.path).read([file.record])
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise OSError(f"record {file.record} cannot be read: {error}") from None
-    return io.BytesIO(content)
-
-
-@functools.lru_cache(maxsize=256)
-def _reader(path: str) -> array_record_module.ArrayRecordReader:
-    """One reader a shard and process."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    return array_record_module.ArrayRecordReader(path)
+    if file.format is None:
+        return io.BytesIO(arrayrecord.read(file.path, file.record))
+    return tfds.open_record(file.path, file.record, file.format, file.sample_rate)

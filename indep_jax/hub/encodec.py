@@ -8,15 +8,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors
 
 from indep_jax.codec import model as codec_model
+from indep_jax.hub import weights
+from indep_jax.hub.weights import Entry
 
 _FIELDS = {  # our field of `model`: (Hugging Face's, its default in transformers' EncodecConfig)
     "sample_rate": ("sampling_rate", 24_000),
@@ -40,32 +38,6 @@ _SPELLINGS = {  # weight norm's (gain, direction) in PyTorch's old and new form
     "old": ("weight_g", "weight_v"),
     "new": ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 }
-
-
-class Entry(NamedTuple):
-    """One parameter of ours and the Hugging Face tensor that holds it.
-
-    ours: path of the variable, such as "params/encoder/conv_in/bias".
-    theirs: name of the tensor.
-    axes: for each of our axes the axis of theirs.
-    ones: how many trailing axes of length 1 theirs has besides.
-    index: which slice of the variable's first axis this is; None for all of it.
-    """
-
-    ours: str
-    theirs: str
-    axes: tuple[int, ...]
-    ones: int = 0
-    index: int | None = None
-
-    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of their tensor, from that of our variable."""
-        shape = shape if self.index is None else shape[1:]
-        return tuple(shape[i] for i in np.argsort(self.axes)) + (1,) * self.ones
-
-    def to_ours(self, tensor: np.ndarray) -> np.ndarray:
-        """Their tensor in our layout."""
-        return tensor.reshape(tensor.shape[: len(self.axes)]).transpose(self.axes)
 
 
 def name_map(model: Mapping, codebooks: int, spelling: str) -> list[Entry]:
@@ -185,83 +157,15 @@ def read(folder: str | Path) -> tuple[dict, dict]:
     opened.
     """
     folder = Path(folder)
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise ValueError(f"{config_path}: no such file")
-    try:
-        hub = json.loads(config_path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{config_path}: not JSON ({error})") from None
-    config = config_from_hub(hub, str(config_path))
-    tensors = _read_tensors(folder)
+    config = config_from_hub(weights.read_config(folder), str(folder / "config.json"))
+    tensors = weights.read_tensors(folder, lambda name: not is_buffer(name))
     spelling = "folded"
     for candidate, (gain, _) in _SPELLINGS.items():
         if any(name.endswith(gain) for name in tensors):
             spelling = candidate
     if spelling == "folded":
         config["model"]["norm"] = "none"
-    return config, _to_variables(config, tensors, spelling, folder)
-
-
-def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        if any(folder.glob("*.bin")):
-            raise ValueError(
-                f"{folder}: has its weights in a pickle (.bin), which is never opened; expected "
-                "model.safetensors, as save_pretrained of transformers writes it"
-            )
-        raise ValueError(f"{path}: no such file")
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
-
-
-def _to_variables(config: dict, tensors: Mapping, spelling: str, folder: Path) -> dict:
     module = codec_model.from_config(config["model"], **config["quantizer"])
     wave = jax.ShapeDtypeStruct((1, module.hop, module.channels), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), wave)
-    flat = flax.traverse_util.flatten_dict(variables, sep="/")
-    shapes = {name: value.shape for name, value in flat.items()}
     table = name_map(config["model"], module.codebooks, spelling)
-    unmapped = set(shapes) ^ {entry.ours for entry in table}
-    if unmapped:
-        raise RuntimeError(f"the name map and the module disagree on {_listed(unmapped)}")
-
-    wanted = {entry.theirs for entry in table}
-    found = {name for name in tensors if not is_buffer(name)}
-    problems = []
-    if wanted - found:
-        problems.append(f"missing {_listed(wanted - found)}")
-    if found - wanted:
-        problems.append(f"left over {_listed(found - wanted)}")
-    for entry in table:
-        expected = entry.their_shape(shapes[entry.ours])
-        if entry.theirs in found and tensors[entry.theirs].shape != expected:
-            problems.append(
-                f"{entry.theirs} has shape {tensors[entry.theirs].shape}, not {expected}"
-            )
-    if problems:
-        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise ValueError(
-            f"{folder / 'model.safetensors'}: does not fit config.json: "
-            + "; ".join(problems[:4])
-            + more
-        )
-    flat = {}
-    for entry in table:
-        value = entry.to_ours(np.asarray(tensors[entry.theirs], np.float32))
-        if entry.index is None:
-            flat[entry.ours] = value
-        else:
-            flat.setdefault(entry.ours, np.empty(shapes[entry.ours], np.float32))
-            flat[entry.ours][entry.index] = value
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
-
-
-def _listed(names) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
+    return config, weights.to_variables(table, module, [wave], tensors, folder)
