@@ -4,7 +4,7 @@
     encoded = codec.encode(wave)  # [batch, time, channels] at codec.sample_rate
     wave = codec.decode(encoded)  # as long as what was encoded
 
-And text encoders: `load_text("minilm")`.
+And language models, `load_lm("runs/lm")`, and text encoders, `load_text("minilm")`.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -27,6 +27,8 @@ from indep_jax.hub import encodec as hub_encodec
 from indep_jax.hub import minilm as hub_minilm
 from indep_jax.hub import t5 as hub_t5
 from indep_jax.hub import weights
+from indep_jax.lm import model as lm_model
+from indep_jax.lm import sampling
 from indep_jax.text import conditioner
 from indep_jax.text.minilm import MiniLM
 from indep_jax.text.t5 import T5Encoder
@@ -203,6 +205,67 @@ class LoadedCodec:
                 pending, start = pending[plan.stride :], start + plan.stride
 
 
+class LoadedLM:
+    """A language model with its weights, its codec, and the encoder of its texts.
+
+    config: plain data, that of its run. codec: a LoadedCodec. encoder: a Conditioner, or None for a
+    model without text.
+    """
+
+    def __init__(self, config: Mapping, params, codec: LoadedCodec, encoder):
+        self.config, self.codec, self.encoder = config, codec, encoder
+        self.model = lm_model.from_config(config["model"], config["dtype"])
+        self.variables = dict(params=jax.tree.map(jnp.asarray, params))
+
+    def generate(self, texts: Sequence[str] | None, seconds: float, **options) -> jax.Array:
+        """Waveforms [batch, time, channels] of texts; see `stream` for the options."""
+        codes = np.concatenate(list(self.stream(texts, seconds, **options)), axis=1)
+        return self.codec.decode(codes)
+
+    def stream(
+        self,
+        texts: Sequence[str] | None,
+        seconds: float,
+        *,
+        seed: int = 0,
+        prompt=None,
+        guidance: float = 3.0,
+        chunk_seconds: float | None = None,
+        **options,
+    ) -> Iterator[np.ndarray]:
+        """Codes of music to texts, in blocks int32 [batch, frames, codebooks], as they come.
+
+        texts: one for each item; None for one item without text.
+        prompt: codes [batch, frames, codebooks] that the result begins with.
+        guidance: by the texts; without any there is none. chunk_seconds: between blocks; None for as
+            long as the model sees at once. options: temperature, top_k, top_p (lm/sampling.py).
+
+        More than the model was trained on is generated in windows that overlap by half. Raises
+        ValueError, one line, for texts where the model has none, and for what does not fit.
+        """
+        rate = self.codec.frame_rate
+        text = {}
+        if texts is not None:
+            if self.encoder is None:
+                raise ValueError("texts: this model was trained without")
+            states, mask = self.encoder(texts)
+            text = dict(text=states, text_mask=mask, guidance=guidance)
+        window = round(self.config["data"]["segment_seconds"] * rate)
+        return sampling.stream(
+            self.model,
+            self.variables,
+            max(1, round(seconds * rate)),
+            seed=seed,
+            examples=np.arange(1 if texts is None else len(texts)),
+            prompt=prompt,
+            window=window,
+            overlap=window // 2,
+            chunk=None if chunk_seconds is None else max(1, round(chunk_seconds * rate)),
+            **text,
+            **options,
+        )
+
+
 def _window(total: int, largest: float) -> int:
     """Frames of a window for `total` frames: few sizes, so that few programs are compiled."""
     return min(round(largest), 2 ** max(5, (total - 1).bit_length()))
@@ -257,6 +320,32 @@ def load_text(path: str | Path, max_tokens: int = 64) -> conditioner.Conditioner
     tokenizer = conditioner.load_tokenizer(folder)
     config, variables = hub.read(folder)
     return conditioner.Conditioner(module(**config), variables, tokenizer, max_tokens)
+
+
+def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
+    """The language model of a workdir of indep_jax.train, with its codec and its text encoder.
+
+    Weights are the moving average at the last checkpoint. codec: a path, where the run's config
+    names none or one that has moved.
+
+    Raises ValueError, one line that names the path and what was expected.
+    """
+    path = Path(path)
+    config = _read_config(path)
+    if config.get("task") != "lm":
+        raise ValueError(f"{path}: expected a language model's workdir, not that of a codec")
+    codec = codec or config["codec"]
+    if not codec:
+        raise ValueError(f"{path}: its config names no codec: say which one made its tokens")
+    loaded = load_codec(codec)
+    for name in ("codebooks", "codebook_size"):
+        if getattr(loaded, name) != config["model"][name]:
+            raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
+                             f"on {config['model'][name]}")
+    text = config["text"]
+    encoder = load_text(text["encoder"], text["max_tokens"]) if text["encoder"] else None
+    _, state = checkpoints.restore_latest(path)
+    return LoadedLM(config, state["ema"], loaded, encoder)
 
 
 def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:
