@@ -174,7 +174,7 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.",
                         required=True)
-    flags.DEFINE_string("source", None, "Music to encode: folder:PATH, tfds:NAME or sample:.")
+    flags.DEFINE_string("source", None, "Music to encode: folder:PATH or sample:.")
     flags.DEFINE_enum("split", "all", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("tokens", None, "Token store to decode.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)

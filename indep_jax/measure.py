@@ -112,7 +112,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.")
-    flags.DEFINE_string("source", None, "Music: folder:PATH, tfds:NAME or sample:.")
+    flags.DEFINE_string("source", None, "Music: folder:PATH or sample:.")
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("codes", None, ".npz of one [frames, codebooks] array per source file.")
     flags.DEFINE_bool("untrained", False, "Compare with the same codec before training.")
