@@ -6,7 +6,6 @@ this reads what it wrote: dataset_info.json, features.json and the records, tf.t
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
@@ -137,16 +136,15 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
     return audio, records
 
 
-def open_record(path: str, number: int, audio: Format, sample_rate: int) -> io.BytesIO:
+def to_file(content: bytes, audio: Format, sample_rate: int) -> io.BytesIO:
     """The audio of a record as a file: what the record holds, or a wav of its samples.
 
-    Raises OSError where the record cannot be read.
+    Raises OSError for a record that holds none.
     """
     try:
-        content = bytes(_reader(path).read([number])[0])
         samples = _samples(_parse(content), audio)
-    except (RuntimeError, ValueError, IndexError, KeyError, zlib.error) as error:
-        raise OSError(f"record {number}: {' '.join(str(error).split())}") from None
+    except (ValueError, IndexError, zlib.error) as error:
+        raise OSError(" ".join(str(error).split())) from None
     if isinstance(samples, bytes):
         return io.BytesIO(samples)
     if np.issubdtype(samples.dtype, np.integer):
@@ -158,12 +156,6 @@ def open_record(path: str, number: int, audio: Format, sample_rate: int) -> io.B
     soundfile.write(file, samples, sample_rate, subtype, format="WAV")
     file.seek(0)
     return file
-
-
-@functools.lru_cache(maxsize=256)
-def _reader(path: str) -> array_record_module.ArrayRecordReader:
-    """One reader a shard and process."""
-    return array_record_module.ArrayRecordReader(path)
 
 
 def _look(path, number, reader, audio: Format, sample_rate: int | None) -> tuple[Record, float]:

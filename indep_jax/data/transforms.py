@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import io
 import math
 import os
@@ -9,6 +11,7 @@ import os
 import numpy as np
 import soundfile
 import soxr
+from array_record.python import array_record_module
 
 from indep_jax.data import tfds
 from indep_jax.data.sources import AudioFile
@@ -115,7 +118,19 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
 
 
 def _where(file: AudioFile) -> bytes | io.BytesIO:
-    """What soundfile opens: the path, or the content of a record."""
+    """What soundfile opens: the path, or the bytes of a record."""
     if file.record is None:
         return os.fsencode(file.path)
-    return tfds.open_record(file.path, file.record, file.format, file.sample_rate)
+    try:
+        (content,) = _reader(file.path).read([file.record])
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise OSError(f"record {file.record} cannot be read: {error}") from None
+    return tfds.to_file(content, file.format, file.sample_rate)
+
+
+@functools.lru_cache(maxsize=256)
+def _reader(path: str) -> array_record_module.ArrayRecordReader:
+    """One reader a shard and process."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return array_record_module.ArrayRecordReader(path)
