@@ -128,7 +128,8 @@ def test_every_shipped_config_takes_its_steps(name, arguments, store, tmp_path):
 def test_it_learns(config, tmp_path):
     """A code takes the bit of its coin, not four."""
     store = make_store(tmp_path, [4_000])
-    config.update(steps=200, evaluate_every=200, save_every=200, log_every=100)
+    config.update(steps=300, evaluate_every=300, save_every=300, log_every=100)
+    config.optimizer.learning_rate = 1e-2
     config.data.source = f"tokens:{store}"
     loop.run(LMTask(config).open(), config, tmp_path / "run")
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])

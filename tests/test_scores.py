@@ -30,12 +30,13 @@ def _source(title="Etude", **changes):
 def _score(source, key=scores.Key(0.0, 0, "major"), parts=2, quarters=96, gap=None):
     """A melody of quarter notes over chords of two, in the scale of C major or A minor."""
     rng = np.random.default_rng(len(source.title))
+    often = [0.3, 0.05, 0.2, 0.05, 0.25, 0.1, 0.05] if key else None  # most of all the tonic triad
     scale = [60 + key.tonic % 12 + step for step in SCALES[key.mode]] if key else range(60, 72)
 
     def notes(low, voices):
         for onset in range(quarters):
             if gap is None or not gap[0] <= onset < gap[1]:
-                for pitch in rng.choice(scale, voices, replace=False):
+                for pitch in rng.choice(scale, voices, replace=False, p=often):
                     yield PartNote(float(onset), 1.0, int(pitch) - low, onset % 4 == 0)
 
     made = tuple(tuple(notes(12 * (part > 0), 1 + (part > 0))) for part in range(parts))
@@ -99,6 +100,7 @@ def test_plan_varies():
     assert len({clip.tempo_bpm for clip in PLAN}) > 20
     assert len({clip.transposed for clip in PLAN}) == 12
     assert len({clip.key for clip in PLAN}) > 15
+    assert sum(bool(clip.key) for clip in PLAN) > 0.8 * sum(bool(c.score.keys) for c in PLAN)
     assert len({clip.caption for clip in PLAN}) > 140
     named = {instrument for clip in PLAN for instrument, _ in clip.players}
     assert len(named) > 0.8 * len(render.INSTRUMENTS)
@@ -120,10 +122,10 @@ def test_caption_says_what_is_played(clip):
         else:
             band.append(name)
     assert sorted(band) == sorted(instrument for instrument, _ in clip.players)
-    assert bool(said["key"]) == bool(clip.score.keys)
-    if said["key"]:
+    assert (said["key"] or "") == clip.key and (clip.score.keys or not clip.key)
+    if clip.key:
         heard = {note.pitch % 12 for part in clip.parts().values() for note in part}
-        assert heard == _scale(said["key"])
+        assert len(heard) >= 5 and heard <= _scale(clip.key)
 
 
 @pytest.mark.parametrize("clip", PLAN[:60], ids=lambda clip: clip.name)
@@ -185,27 +187,30 @@ def test_clips_avoid_silence_and_changes_of_key():
         assert not clip.start < 40 < end and not 40 <= clip.start < 48
     two = _score(_source())
     two = scores.Score(two.source, two.parts, two.starts, two.end,
-                       (scores.Key(0.0, 0, "major"), scores.Key(48.0, 9, "minor")))  # fmt: skip
-    modes = set()
+                       (scores.Key(0.0, 0, "major"), scores.Key(48.0, 6, "major")))  # fmt: skip
+    halves = set()
     for clip in scores.plan([two], "train", 30):
         end = clip.start + scores.SECONDS * clip.quarters_per_minute / 60
         assert end <= 48 or clip.start >= 48
-        modes.add(clip.key.split()[-1])
-        assert clip.key.endswith("major" if end <= 48 else "minor")
-    assert modes == {"major", "minor"}
+        halves.add((end <= 48, bool(clip.key)))
+    # What the second signature says, F sharp major, is not what sounds: then none is named.
+    assert (True, True) in halves and (False, False) in halves and (False, True) not in halves
     with pytest.raises(ValueError, match="train-00000: found nothing to play"):
         scores.plan([_score(_source(), quarters=8)], "train", 1)
 
 
 @pytest.mark.parametrize("tonic", range(12))
-def test_mode_is_told_from_what_sounds(tonic):
+def test_key_is_told_from_what_sounds(tonic):
     def sounding(*degrees):
         return [PartNote(0.0, d, 60 + (tonic + step) % 12, False) for step, d in degrees]
 
     major = sounding((0, 4), (2, 1), (4, 2), (5, 1), (7, 3), (9, 1), (11, 1))
     minor = sounding((9, 4), (11, 1), (0, 2), (2, 1), (4, 3), (5, 1), (8, 1))
-    assert scores.likelier_mode(major, tonic) == "major"
-    assert scores.likelier_mode(minor, tonic) == "minor"
+    relative = (tonic + 9) % 12
+    pair = [(tonic, "major"), (relative, "minor")]
+    for among in (pair, scores._ALL_KEYS):
+        assert scores.likeliest_key(major, among) == (tonic, "major")
+        assert scores.likeliest_key(minor, among) == (relative, "minor")
 
 
 def test_whitelist_holds_free_licences_and_splits_compositions():

@@ -104,8 +104,10 @@ def test_dropout_takes_whole_texts_at_its_rate():
 def test_stored_states_are_the_encoders(tmp_path, monkeypatch):
     model = load_text(_folder(tmp_path), max_tokens=20)
     texts = text_cases.TEXTS + [f"{a} {b}" for a in text_cases.WORDS for b in ("minor", "major")]
-    conditioner.store(tmp_path, [*texts, *texts], model)
-    stored = conditioner.Stored(tmp_path)
+    folder = tmp_path / "new" / "folder"
+    conditioner.store(folder, texts[5:], model)
+    conditioner.store(folder, [*texts[:9], *texts[:9]], model)
+    stored = conditioner.Stored(folder)
     assert (stored.dim, stored.max_tokens, stored.fingerprint) == (24, 20, model.fingerprint)
     assert stored.texts == sorted(set(texts) - {""})
     for reader in (stored, pickle.loads(pickle.dumps(stored))):
@@ -121,9 +123,9 @@ def test_stored_states_are_the_encoders(tmp_path, monkeypatch):
         raise AssertionError("encoded again")
 
     monkeypatch.setattr(conditioner.Conditioner, "__call__", refuse)
-    conditioner.store(tmp_path, texts[:3], model)  # they are all there
+    conditioner.store(folder, texts[:3], model)  # they are all there
     with pytest.raises(AssertionError, match="encoded again"):
-        conditioner.store(tmp_path, ["a new one"], model)
+        conditioner.store(folder, ["a new one"], model)
 
 
 def test_states_of_another_encoder_are_made_anew(tmp_path):

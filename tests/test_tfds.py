@@ -210,3 +210,15 @@ def test_mistakes_get_one_line(place):
     (folder / "features.json").write_text(features)
     _edit(folder / "dataset_info.json", fileFormat="tfrecord")
     fails("tfds:tiny_audio", "train", "its files are tfrecord, expected array_record")
+
+
+def test_record_that_is_gone_or_no_example(place):
+    folder = _prepare(place, _tensor(np.int16, "bytes"), sample_rate=np.int32)
+    (file,) = data.open_source("tfds:tiny_audio", "valid").files
+    with pytest.raises(OSError, match="not a tf.train.Example|has no feature"):
+        tfds.to_file(b"\x0a\x05wrong", file.format, RATE)
+    with pytest.raises(OSError, match="has no feature 'audio'"):
+        tfds.to_file(b"", file.format, RATE)
+    next(folder.glob("*validation*")).unlink()
+    with pytest.raises(FileNotFoundError):
+        data.read_file(file, RATE, 1)

@@ -28,7 +28,8 @@ OWN_SCORES = pathlib.Path(__file__).with_name("scores.abc")
 
 _OWN_LICENCE = "Apache-2.0"
 _LONGEST_SILENCE = 1.0  # seconds without a note
-_DRAWS = 1_000  # of a clip, until one can be played
+_DRAWS = 10_000  # of a clip, until one can be played,
+_PATIENCE = 200  # so many of one score
 
 
 class Source(NamedTuple):
@@ -43,7 +44,7 @@ class Source(NamedTuple):
     beat: quarter notes of a beat.
     parts: those that are played, melody first.
     measures: the first and the last that are played; None for all.
-    tonal: whether it has a key to speak of.
+    tonal: whether it has a key, and its signature says which (Foster's file, in F, has none).
     """
 
     path: str
@@ -79,7 +80,7 @@ WHITELIST = (
     Source("liliuokalani/aloha_oe", "CC0-1.0", "Encoding by MSAC, CC0", *_ALOHA,
            "Hawaiian song", 80, parts=(4, 5, 6)),
     Source("leadSheet/fosterBrownHair", "public domain", "Public Domain",
-           "Jeanie With The Light Brown Hair", "Stephen Foster", "song", 76),
+           "Jeanie With The Light Brown Hair", "Stephen Foster", "song", 76, tonal=False),
     Source("schumann_clara/polonaise_op1n1", *_CLARA, "Polonaise, Op. 1 No. 1", "Clara Schumann",
            "polonaise", 92),
     Source("schumann_clara/polonaise_op1n2", *_CLARA, "Polonaise, Op. 1 No. 2", "Clara Schumann",
@@ -155,7 +156,7 @@ class Score:
 class Clip:
     """What to render: `SECONDS` of a score, in a key, at a tempo, by players.
 
-    start: quarter notes. transposed: semitones. key: as it sounds, "" without one.
+    start: quarter notes. transposed: semitones. key: as it sounds, "" where that is open.
     """
 
     name: str
@@ -223,22 +224,32 @@ def plan(scores: Sequence[Score], split: str, clips: int, seed: int = SEED) -> l
 
 
 def _draw(scores, weights, rng: np.random.Generator, name: str) -> Clip:
-    for _ in range(_DRAWS):
-        score = scores[rng.choice(len(scores), p=weights)]
+    for draw in range(_DRAWS):
+        if draw % _PATIENCE == 0:  # not anew each time: short scores seldom have room for a clip
+            score = scores[rng.choice(len(scores), p=weights)]
         tempo_bpm = round(score.source.tempo_bpm * 2 ** rng.uniform(-0.4, 0.4))
         start = float(rng.choice(score.starts))
         transposed = int(rng.integers(-5, 7))
         clip = Clip(name, score, start, transposed, tempo_bpm, "", ())
         end = start + SECONDS * clip.quarters_per_minute / 60
-        keys = [key for key in score.keys if key.onset <= start][-1:]
         changes = any(start < key.onset < end for key in score.keys)
         if end > score.end or changes or not _is_dense(clip):
             continue
         players = _choose_players(clip, rng)
         if players:
-            sounding = _key_name(keys[0], transposed) if keys else ""
-            return dataclasses.replace(clip, key=sounding, players=players)
+            return dataclasses.replace(clip, key=_sounding_key(clip), players=players)
     raise ValueError(f"indep_scores: {name}: found nothing to play in {_DRAWS} draws")
+
+
+def _sounding_key(clip: Clip) -> str:
+    """The clip's key, where the score's signature and what sounds agree on one; else ""."""
+    written = [key for key in clip.score.keys if key.onset <= clip.start][-1:]
+    if not written:
+        return ""
+    tonic, mode = (written[0].tonic + clip.transposed) % 12, written[0].mode
+    if likeliest_key([n for part in clip.parts().values() for n in part]) != (tonic, mode):
+        return ""
+    return f"{(_MAJOR_NAMES if mode == 'major' else _MINOR_NAMES)[tonic]} {mode}"
 
 
 def _is_dense(clip: Clip) -> bool:
@@ -306,15 +317,29 @@ def _is_single(part: Sequence[PartNote]) -> bool:
     return all(a.onset + a.duration <= b.onset + 0.125 for a, b in zip(notes, notes[1:]))
 
 
+# How much each pitch class belongs to a key on the first of them: Krumhansl & Kessler 1982,
+# "Tracing the dynamic changes in perceived tonal organization", probe tone ratings.
+_PROFILES = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+
+
+_ALL_KEYS = [(tonic, mode) for tonic in range(12) for mode in _PROFILES]
+
+
+def likeliest_key(
+    notes: Sequence[PartNote], among: Sequence[tuple[int, str]] = _ALL_KEYS
+) -> tuple[int, str]:
+    """The key, (tonic's pitch class, mode), whose profile correlates best with what sounds."""
+    heard = np.bincount([n.pitch % 12 for n in notes], [n.duration for n in notes], 12)
+    return max(among, key=lambda key: np.corrcoef(np.roll(_PROFILES[key[1]], key[0]), heard)[0, 1])
+
+
 _MAJOR_NAMES = ("C", "D flat", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat",
                 "B")  # fmt: skip
 _MINOR_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "G sharp", "A", "B flat",
                 "B")  # fmt: skip
-
-
-def _key_name(key: Key, transposed: int) -> str:
-    names = _MAJOR_NAMES if key.mode == "major" else _MINOR_NAMES
-    return f"{names[(key.tonic + transposed) % 12]} {key.mode}"
 
 
 def read_scores(whitelist: Sequence[Source] = WHITELIST) -> list[Score]:
@@ -382,14 +407,6 @@ def to_score(source: Source, stream: Any) -> Score:
     return Score(source, tuple(parts), tuple(starts), float(end), keys)
 
 
-# How much each pitch class belongs to a key on the first of them: Krumhansl & Kessler 1982,
-# "Tracing the dynamic changes in perceived tonal organization", probe tone ratings.
-_PROFILES = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
-
-
 def _keys(source: Source, stream: Any, origin: float, parts) -> tuple[Key, ...]:
     """The keys of a score's signatures.
 
@@ -400,32 +417,19 @@ def _keys(source: Source, stream: Any, origin: float, parts) -> tuple[Key, ...]:
         (max(0.0, float(k.getOffsetInHierarchy(stream)) - origin), k)
         for k in stream.recurse().getElementsByClass("KeySignature")
     ]
-    signatures = [(onset, key) for onset, key in signatures if onset < parts[-1][-1].onset]
+    signatures = [(onset, key) for onset, key in signatures if onset <= parts[-1][-1].onset]
     keys = []
     for number, (onset, signature) in enumerate(signatures):
         if number + 1 < len(signatures) and signatures[number + 1][0] <= onset:
             continue  # one from before the measures that are played
         until = signatures[number + 1][0] if number + 1 < len(signatures) else np.inf
-        tonic = 7 * signature.sharps % 12
-        mode = signature.mode
-        if not source.path.startswith("X:"):
-            notes = [note for part in parts for note in part if onset <= note.onset < until]
-            mode = likelier_mode(notes, tonic)
-        keys.append(Key(onset, tonic if mode == "major" else (tonic + 9) % 12, mode))
+        relative = 7 * signature.sharps % 12
+        pair = [(relative, "major"), ((relative + 9) % 12, "minor")]
+        if source.path.startswith("X:"):
+            pair = [key for key in pair if key[1] == signature.mode]
+        notes = [note for part in parts for note in part if onset <= note.onset < until]
+        keys.append(Key(onset, *likeliest_key(notes, pair)))
     return tuple(keys)
-
-
-def likelier_mode(notes: Sequence[PartNote], major_tonic: int) -> str:
-    """Whether notes fit a major key or its relative minor, by their correlation with _PROFILES."""
-    heard = np.zeros(12)
-    for note in notes:
-        heard[note.pitch % 12] += note.duration
-    tonics = dict(major=major_tonic, minor=(major_tonic + 9) % 12)
-    fit = {
-        mode: np.corrcoef(np.roll(_PROFILES[mode], tonic), heard)[0, 1]
-        for mode, tonic in tonics.items()
-    }
-    return max(fit, key=fit.get)
 
 
 @dataclasses.dataclass

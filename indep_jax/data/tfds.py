@@ -137,15 +137,15 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
     return audio, records
 
 
-def open_record(path: str, number: int, audio: Format, sample_rate: int) -> io.BytesIO:
+def to_file(content: bytes, audio: Format, sample_rate: int) -> io.BytesIO:
     """The audio of a record as a file: what the record holds, or a wav of its samples.
 
-    Raises OSError where the record cannot be read.
+    Raises OSError for a record that holds none.
     """
     try:
-        samples = _samples(_parse(arrayrecord.read(path, number)), audio)
-    except (RuntimeError, ValueError, IndexError, KeyError, zlib.error) as error:
-        raise OSError(f"record {number}: {' '.join(str(error).split())}") from None
+        samples = _samples(_parse(content), audio)
+    except (ValueError, IndexError, zlib.error) as error:
+        raise OSError(" ".join(str(error).split())) from None
     if isinstance(samples, bytes):
         return io.BytesIO(samples)
     if np.issubdtype(samples.dtype, np.integer):

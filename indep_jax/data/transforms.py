@@ -115,9 +115,10 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
 
 
 def _where(file: AudioFile) -> bytes | io.BytesIO:
-    """What soundfile opens: the path, or the content of a record."""
+    """What soundfile opens: the path, or the bytes of a record."""
     if file.record is None:
         return os.fsencode(file.path)
+    content = arrayrecord.read(file.path, file.record)
     if file.format is None:
-        return io.BytesIO(arrayrecord.read(file.path, file.record))
-    return tfds.open_record(file.path, file.record, file.format, file.sample_rate)
+        return io.BytesIO(content)
+    return tfds.to_file(content, file.format, file.sample_rate)

@@ -120,17 +120,21 @@ def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditio
     """Writes the states of a dataset's texts, each once, into a folder: text.npy and text.json.
 
     text.npy holds the tokens of all texts behind one another, float32 [tokens, dim], text.json the
-    texts, how many tokens each has, and the encoder's fingerprint. Where the folder has the states
-    of these texts by this encoder already, nothing is done.
+    texts, how many tokens each has, and the encoder's fingerprint. Texts that the folder has by
+    this encoder already are kept; where they are all there, nothing is done.
     """
     folder = pathlib.Path(folder)
-    texts = sorted({text for text in texts if text.strip()})
+    wanted = {text for text in texts if text.strip()}
     try:
         found = Stored(folder)
-        if found.fingerprint == conditioner.fingerprint and set(texts) <= set(found.texts):
-            return
+        if found.fingerprint == conditioner.fingerprint:
+            if wanted <= set(found.texts):
+                return
+            wanted |= set(found.texts)
     except ValueError:
-        pass
+        pass  # there are none yet
+    texts = sorted(wanted)
+    folder.mkdir(parents=True, exist_ok=True)
     _, mask = tokenize(conditioner.tokenizer, texts, conditioner.max_tokens)
     lengths = mask.sum(1).tolist()
     # Without text.json the folder has no states: it goes first and comes last.

@@ -38,17 +38,16 @@ def pair(case, folder):
     model = CASES[case]().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # As initialised, norms are ones, biases zeros, attention nearly uniform.
+            # As initialised, norms are ones, biases zeros, and but for T5's own, which is not
+            # scaled, attention is nearly uniform.
             if "norm" in name.lower() or name.endswith("bias"):
                 parameter.add_(0.3 * torch.randn_like(parameter))
-            elif parameter.std() < 0.5:
+            elif case == "minilm" or "relative_attention_bias" in name:
                 parameter.mul_(4.0)
     model.save_pretrained(folder)
     hub, kind = (hub_minilm, MiniLM) if case == "minilm" else (hub_t5, T5Encoder)
     config, variables = hub.read(folder)
-    return getattr(model, "encoder", model) if case == "t5_whole" else model, kind(
-        **config
-    ), variables
+    return model.encoder if case == "t5_whole" else model, kind(**config), variables
 
 
 def torch_states(model, ids, mask):
