@@ -25,6 +25,7 @@ from absl import flags
 from indep_jax import command, loading
 from indep_jax.data import sources, transforms
 
+WINDOW_SECONDS = 10.0  # that the codec decodes at a time
 SHORTEST_SECONDS = 0.4  # that a loudness can be told of (ITU-R BS.1770)
 
 
@@ -110,7 +111,7 @@ def main() -> None:
     else:
         codes = np.concatenate(list(blocks), axis=1)
         for path, item in zip(paths, codes):
-            wave = np.concatenate(list(codec.decode_long(item)))
+            wave = np.concatenate(list(codec.decode_stream([item], WINDOW_SECONDS)))
             wave = normalise(wave, codec.sample_rate, options.loudness)
             beside = path.with_name(path.name + ".tmp")
             soundfile.write(os.fsencode(beside), np.clip(wave, -1, 1), codec.sample_rate, "PCM_16",

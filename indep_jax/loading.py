@@ -331,9 +331,7 @@ def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
     Raises ValueError, one line that names the path and what was expected.
     """
     path = Path(path)
-    config = _read_config(path)
-    if config.get("task") != "lm":
-        raise ValueError(f"{path}: expected a language model's workdir, not that of a codec")
+    config = _read_config(path, "lm")
     codec = codec or config["codec"]
     if not codec:
         raise ValueError(f"{path}: its config names no codec: say which one made its tokens")
@@ -392,8 +390,10 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
     return LoadedCodec(config, dict(params=params, codebook=codebook))
 
 
-def _read_config(path: Path) -> dict:
-    expected = "expected a workdir of indep_jax.train or a Hugging Face EnCodec folder"
+def _read_config(path: Path, task: str = "codec") -> dict:
+    expected = "expected a workdir of indep_jax.train"
+    if task == "codec":
+        expected += " or a Hugging Face EnCodec folder"
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder; {expected}")
     if not (path / "config.json").is_file():
@@ -402,7 +402,10 @@ def _read_config(path: Path) -> dict:
         config = json.loads((path / "config.json").read_text())
     except ValueError as error:
         raise ValueError(f"{path / 'config.json'}: not JSON ({error})") from None
-    known = isinstance(config, dict) and ("model_type" in config or config.get("task") == "codec")
+    known = isinstance(config, dict) and (
+        config.get("task") == task or (task == "codec" and "model_type" in config)
+    )
     if not known:
-        raise ValueError(f"{path / 'config.json'}: describes no codec; {expected}")
+        what = dict(codec="codec", lm="language model")[task]
+        raise ValueError(f"{path / 'config.json'}: describes no {what}; {expected}")
     return config

@@ -119,5 +119,5 @@ def test_mistakes_are_told_in_one_line(lm, tmp_path, options, message):
 
 def test_other_workdirs_are_refused(lm, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(dict(task="codec")))
-    with pytest.raises(ValueError, match="expected a language model's workdir"):
+    with pytest.raises(ValueError, match="describes no language model"):
         loading.load_lm(tmp_path)

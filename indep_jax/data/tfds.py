@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import threading
 import zlib
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from indep_jax.data import arrayrecord
 
 INDEX = "indep_jax.json"  # in the dataset's folder: what opening would read every record for
 CAPTIONS = ("caption", "description", "text")  # features that say what is heard, best first
+
+_importing = threading.Lock()
 
 
 class Format(NamedTuple):
@@ -188,8 +191,9 @@ def _look(path, number, audio: Format, sample_rate: int | None) -> tuple[Record,
 
 def _parse(content: bytes) -> Any:
     """The features of a tf.train.Example, by name."""
-    from tensorflow_datasets.proto import tf_example_pb2  # seconds, which other sources do without
-
+    with _importing:  # threads that import this package at once lock each other out for ever
+        # It takes seconds, which other sources do without.
+        from tensorflow_datasets.proto import tf_example_pb2
     try:
         return tf_example_pb2.Example.FromString(content).features.feature
     except Exception as error:  # protobuf's DecodeError, whose module depends on its version

@@ -133,10 +133,13 @@ def stream(
     Raises ValueError, one line, for what does not fit.
     """
     examples = np.asarray(examples)
+    if examples.ndim != 1 or not len(examples) or examples.dtype.kind != "i":
+        raise ValueError(f"examples: expected integers [batch], not {examples!r}")
     window = frames if window is None else min(window, frames)
     schedule_SxK = model.schedule(window)
-    prompt = np.zeros((len(examples), 0, model.codebooks), np.int32) if prompt is None else prompt
-    _check(model, frames, examples, text, text_mask, prompt, guidance, temperature, top_k, top_p)
+    batch = len(examples)
+    prompt = np.zeros((batch, 0, model.codebooks), np.int32) if prompt is None else prompt
+    _check(model, frames, batch, text, text_mask, prompt, guidance, temperature, top_k, top_p)
     if not 0 <= overlap < window:
         raise ValueError(f"overlap: expected less than the window of {window}, not {overlap}")
     if chunk is not None and chunk < 1:
