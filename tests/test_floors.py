@@ -9,6 +9,7 @@ FLOORS = dict(
     codec=1,
     independence=1,
     data=1,
+    lm=1,
     training=2,
     metrics=2,
     tasks=3,
