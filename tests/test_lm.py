@@ -146,6 +146,14 @@ def test_padding_of_a_text_is_not_read_and_nothing_but_padding_is_no_text():
     assert np.abs(found - none).mean() > 0.1
 
 
+@pytest.mark.parametrize("text_dim", [0, 6, 16])
+def test_a_text_has_parameters_where_it_is_read(text_dim):
+    model = lm.from_config(CONFIG | dict(text_dim=text_dim))
+    params = jax.eval_shape(functools.partial(lm.init, model), jax.random.key(0))["params"]
+    assert ("cross_attention" in params["temporal"]["layer_1"]) == (text_dim > 0)
+    assert ("text_projection" in params) == (text_dim == 6)  # not where it is as wide as the model
+
+
 def choices(logits, keys, frames, temperature, top_k, top_p):
     """What is drawn from logits [batch, steps, codebooks, size] with keys [batch]."""
 

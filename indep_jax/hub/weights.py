@@ -68,8 +68,8 @@ def read_tensors(
         paths = [folder / name for name in sorted(listed)]
     elif any(folder.glob("*.bin")):
         raise ValueError(
-            f"{folder}: has its weights in a pickle (.bin), which is never opened; convert it where "
-            "it is trusted: python -c \"from transformers import AutoModel; "
+            f"{folder}: its weights are a pickle (.bin), which is never opened; if you trust it, "
+            "convert it: python -c \"from transformers import AutoModel; "
             f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     else:

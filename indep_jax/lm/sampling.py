@@ -30,7 +30,7 @@ def draw(logits_BxV, keys_B, temperature, top_k: int, top_p):
     return jnp.take_along_axis(tokens_BxN, chosen_B[:, None], axis=-1)[:, 0]
 
 
-def keys(keys_B, frame, codebook: int):
+def _fold(keys_B, frame, codebook: int):
     """The keys [batch] with which one code of every example is drawn."""
     fold = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, frame), codebook))
     return fold(keys_B)
@@ -85,7 +85,7 @@ def _decode(
             if guided:
                 conditional, unconditional = jnp.split(logits, 2)
                 logits = unconditional + guidance * (conditional - unconditional)
-            drawn_B = draw(logits, keys(keys_B, frames_K[k], k), temperature, top_k, top_p)
+            drawn_B = draw(logits, _fold(keys_B, frames_K[k], k), temperature, top_k, top_p)
             return both(jnp.where(known_K[k], given_BxK[:, k], drawn_B))
 
         tokens_BxK = apply(h[:, 0], choose, method="emit")[:batch]
