@@ -21,7 +21,7 @@ _FIELDS = {  # our field of `model`: (Hugging Face's, its default in MusicgenDec
     "ffn_dim": ("ffn_dim", 4_096),
 }
 _PATTERNS = {1: "delay", 2: "stereo_delay"}  # by audio_channels
-_PREFIXES = dict(musicgen="decoder.", musicgen_decoder="")  # by model_type
+PREFIXES = dict(musicgen="decoder.", musicgen_decoder="")  # by model_type
 
 
 def name_map(model: Mapping, prefix: str) -> list[Entry]:
@@ -70,8 +70,8 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     Raises ValueError, one line that names the field, for what is not MusicGen's architecture.
     """
     kind = hub.get("model_type")
-    if kind not in _PREFIXES:
-        expected = " or ".join(map(repr, _PREFIXES))
+    if kind not in PREFIXES:
+        expected = " or ".join(map(repr, PREFIXES))
         raise ValueError(f"{name}: model_type must be {expected}, not {kind!r}")
     decoder = hub["decoder"] if kind == "musicgen" else hub
     model = {ours: decoder.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
@@ -113,6 +113,6 @@ def read(folder: str | Path) -> tuple[dict, dict]:
     hub = weights.read_config(folder)
     config = config_from_hub(hub, str(folder / "config.json"))
     module = lm_model.from_config(config["model"], config["dtype"])
-    table = name_map(config["model"], _PREFIXES[hub["model_type"]])
+    table = name_map(config["model"], PREFIXES[hub["model_type"]])
     tensors = weights.read_tensors(folder, has_counterpart)
     return config, weights.to_variables(table, module, lm_model.example(module), tensors, folder)
