@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from indep_jax import bench_mmd, independence
+from indep_jax import independence
+from indep_jax.bench import mmd as bench_mmd
 
 N, K, D, BLOCK = 512, 4, 8, 32
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from indep_jax import independence
+from indep_jax.bench import missing
 from indep_jax.independence import kernels
 
 ROWS, CODEBOOKS, DIM = 11_776, 4, 128
@@ -60,9 +61,7 @@ def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Calla
         import torch
         from torch.utils.checkpoint import checkpoint
     except ImportError as error:
-        raise ValueError(
-            f"--against=torch: {error.name} is not installed; pip install 'indep_jax[parity]'"
-        ) from None
+        raise missing(error) from None
     torch.set_num_threads(2)
     n, codebooks, _ = x_NxKxD.shape
     if order_NxK is None:
