@@ -65,7 +65,7 @@ def errors(estimates: int) -> list[dict]:
     for seed in tqdm.tqdm(range(estimates), "total correlation"):
         strength = 0.6 * seed / max(estimates - 1, 1)
         source = markov.Source(3, 3, copy=strength, echo=strength)
-        codes = source.sample(np.random.default_rng(seed), 50, 2000)
+        codes = source.sample(np.random.default_rng(seed), 50, 4000)
         for pattern in ("parallel", "delay"):
             (found,) = total_correlation.total_correlation(
                 codes, pattern=pattern, shares=(1.0,), width=32, context=4, seed=seed

@@ -81,7 +81,8 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     x_NxP, y_NxW = (part - jnp.mean(part, axis=0) for part in (x_NxP, y_NxW))
     gram_PxP = jnp.einsum("np,nq->pq", x_NxP, x_NxP, precision="highest")
     cross_PxW = jnp.einsum("np,nw->pw", x_NxP, y_NxW, precision="highest")
-    penalty = ridge * jnp.trace(gram_PxP) / len(gram_PxP)
+    predictors = past * dim * (codebooks if active is None else jnp.clip(active, 1, codebooks))
+    penalty = ridge * jnp.trace(gram_PxP) / predictors
     penalty = jnp.where(penalty > 0, penalty, 1)  # constant streams have nothing to predict from
     gram_PxP = gram_PxP + penalty * jnp.eye(len(gram_PxP), dtype=gram_PxP.dtype)
     weights_PxW = jax.scipy.linalg.solve(gram_PxP, cross_PxW, assume_a="pos")
