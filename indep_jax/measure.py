@@ -4,8 +4,9 @@
         [--versus=DIR2]... [--untrained]
     python -m indep_jax.measure --codes=FILE.npz --output=DIR [--versus=FILE2.npz]...
 
---codes works for any tokenizer: one integer array [frames, codebooks] for each source file. A single
-array (.npy) will do, with blocks of it in place of files, and a warning: intervals are too narrow.
+--codes works for any tokenizer: one integer array [frames, codebooks] for each source file. A
+single array (.npy) will do, with blocks of it in place of files, and a warning: intervals are too
+narrow.
 
 Writes report.html, figures/*.png and dependence.json:
   source, split        what was measured
@@ -32,7 +33,8 @@ Writes report.html, figures/*.png and dependence.json:
     warnings           sentences
   changes              from the first tokenizer to each other one, file by file:
     before, after (labels), lag (0 and "delay"), mean_bits, interval_95_bits
-(`evaluate --dependence` writes the same without lags but 0 and "delay", test and total_correlation.)
+(`evaluate --dependence` writes the same, but of lags only 0 and "delay", and neither test nor
+total_correlation.)
 What the numbers are is said in indep_jax/independence/: estimate.py, significance.py,
 total_correlation.py.
 """

@@ -1,10 +1,10 @@
 """Codes of a coupled Markov source, whose entropies are computed and not estimated.
 
 Codebook k of the next frame repeats the new code of codebook k - 1 with probability `copy` (not the
-first one), else the last code of codebook k + 1 with probability `echo` (not the last one), else its
-own last code with probability `stay`, else it is any code, all alike. Predicting side by side, the
-parallel pattern cannot know what `copy` says, nor the delay pattern what `echo` says. With both at 0
-the codebooks are independent, and autocorrelated.
+first one), else the last code of codebook k + 1 with probability `echo` (not the last one), else
+its own last code with probability `stay`, else it is any code, all alike. Predicting side by side,
+the parallel pattern cannot know what `copy` says, nor the delay pattern what `echo` says. With both
+at 0 the codebooks are independent, and autocorrelated.
 """
 
 import functools
@@ -83,7 +83,8 @@ class Source:
             # and of codebook j the frames up to K - 1 - j; next come those on the diagonal.
             known = {(f, j) for j in range(K) for f in range(K - j)}
             targets = {(K - j, j) for j in range(K)}
-            assert abs(self._entropy(known | targets) - self._entropy(known) - self.joint_bits) < 1e-9
+            joint = self._entropy(known | targets) - self._entropy(known)
+            assert abs(joint - self.joint_bits) < 1e-9
         return sum(self._entropy(known | {code}) - self._entropy(known) for code in targets)
 
     def conditional_bits(self, pattern: str) -> float:

@@ -242,7 +242,8 @@ def test_interrupted_run_equals_the_undisturbed_one(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("kind", "mmd"), ("streams", "residuals"), ("every", 0), ("share", -0.1), ("condition", -1)]
+    "field, value",
+    [("kind", "mmd"), ("streams", "residuals"), ("every", 0), ("share", -0.1), ("condition", -1)],
 )
 def test_impossible_losses_are_refused_by_name(config, field, value):
     config.loss.independence[field] = value

@@ -40,7 +40,7 @@ def test_invariances(seed, diagonal):
         )
         for name, loss in losses.items():
             for what, other in changed.items():
-                np.testing.assert_allclose(loss(other), loss(x), rtol=1e-8, err_msg=f"{name} {what}")
+                np.testing.assert_allclose(loss(other), loss(x), rtol=1e-8, err_msg=name + what)
         doubled = dhsic(2 * x, bandwidths=(4.0, 24.0), standardize=False, diagonal=diagonal)
         np.testing.assert_allclose(doubled, losses["dhsic"](x), rtol=1e-8)
         stretched = x * np.exp(rng.normal(size=(4, 3))) + rng.normal(size=(4, 3))

@@ -45,11 +45,12 @@ def test_what_each_pattern_cannot_know_of_the_source():
 @pytest.mark.parametrize("pattern", ["parallel", "delay"])
 def test_known_total_correlation_is_found(pattern):
     source = markov.Source(3, 3)
-    codes = source.sample(np.random.default_rng(0), 50, 2000)
+    codes = source.sample(np.random.default_rng(0), 50, 4000)
     (found,) = total_correlation.total_correlation(codes, pattern=pattern, **SMALL)
     assert found.held_out_files == 10 and found.pattern == pattern
     assert found.conditional_bits == pytest.approx(source.conditional_bits(pattern), abs=0.02)
-    assert found.total_bits == pytest.approx(source.total_bits(pattern), abs=0.02)
+    # 40,000 held-out frames have a total correlation of their own, 0.01 bits from the source's.
+    assert found.total_bits == pytest.approx(source.total_bits(pattern), abs=0.03)
     assert found.joint_bits == pytest.approx(source.joint_bits, abs=0.05)
     low, high = found.conditional_interval_bits
     assert low < found.conditional_bits < high and high - low < 0.1

@@ -29,11 +29,13 @@ def covariance(
     centring on the sample mean, is O(1/n^2) at independence (n the files, with segments).
     Variance: O(1/(dim n)^2) at independence, O(1/n) elsewhere; values may be below 0.
     Cost: O(n codebooks^2 dim^2) time and O(n) memory; with segments O(n^2 codebooks dim) time and
-    O(n) memory. 0 if no pair of rows is left. ValueError for `diagonal` with `segments`. Sharded rows
-    need no ring without segments: the sums over rows are the only communication.
+    O(n) memory. 0 if no pair of rows is left. Without segments sharded rows need no ring: sums over
+    rows are all the communication. ValueError for `diagonal` with `segments`.
     """
     if diagonal and segments is not None:
-        raise ValueError("covariance: the V-statistic (diagonal) cannot leave out pairs of segments")
+        raise ValueError(
+            "covariance: the V-statistic (diagonal) cannot leave out pairs of segments"
+        )
     x_NxKxD, segments = streams_.rows(streams, segments)
     x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:

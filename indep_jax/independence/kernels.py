@@ -72,8 +72,8 @@ def ladder(rule) -> tuple[tuple[int, int | None, int], ...]:
 
     Where a bandwidth is another's by a whole number, its kernel is that one's to this power: a few
     products. source None asks for an exp (always for a traced array, whose ratios nobody knows).
-    The median's three components take one exp, the paper's six take three. No kernel is more than
-    the LARGEST_POWER of an exp, so that its relative rounding stays under that many times one exp's.
+    The median's three components take one exp, the paper's six take three. No kernel is a power of
+    an exp above LARGEST_POWER, so that its relative rounding is at most that many times one exp's.
 
     rule: as for `bandwidths`.
     """

@@ -50,8 +50,8 @@ def permutation_mmd(
     Cost: three passes over pairs (xx and yy at half price, by symmetry), O(n^2 codebooks dim)
     time, O(n + block^2) memory.
 
-    ValueError for `published` or `diagonal` with `segments`, for `published` with `diagonal`, or with fewer than two clips, or on rows without
-    `batch`.
+    ValueError for any two of `published`, `diagonal` and `segments`, and for `published` with fewer
+    than two clips, or on rows without `batch`.
     """
     if published and segments is not None:
         raise ValueError("permutation_mmd: the published arithmetic knows no segments")

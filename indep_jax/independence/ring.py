@@ -59,9 +59,9 @@ def ring(mesh: Mesh, axis: str | tuple[str, ...] = "data") -> kernels.Pairs:
         return over(walk, in_specs=specs, out_specs=out)(x, y, rates_CxK, g)
 
     def permuted(x, order_NxK):
-        n = len(x)
-        padding = -n % shards
-        x, order_NxK = (jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)) for a in (x, order_NxK))
+        n, padding = len(x), (0, -len(x) % shards)
+        x = jnp.pad(x, (padding, *[(0, 0)] * (x.ndim - 1)))
+        order_NxK = jnp.pad(order_NxK, (padding, (0, 0)))
         walk = functools.partial(_permuted, shards, shift, axis)
         spec = PartitionSpec(axis)
         return over(walk, in_specs=(spec, spec), out_specs=spec)(x, order_NxK)[:n]

@@ -47,9 +47,9 @@ def permutation_test(
     At most `rows` frames, equally many of each file and evenly spaced in it. Gaussian kernels of
     the median squared distance, pairs of one file left out. Exact: rejects at level a in a share of
     at most a of the cases where the codebooks are independent and files are alike. Where one file
-    holds half of the frames or more, blocks stand in for files, and `warnings` says so: neighbouring
-    blocks resemble each other, and small p-values are then too small. Cost: O(permutations
-    codebooks rows^2). Raises ValueError for codes of another form, or too few.
+    holds most frames, blocks stand in for files, and `warnings` says so: neighbouring blocks
+    resemble each other, and small p-values are then too small. Cost: O(permutations codebooks
+    rows^2). Raises ValueError for codes of another form, or too few.
     """
     files, sizes = estimate.checked(codes, None)
     if len(sizes) < 2:

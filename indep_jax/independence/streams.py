@@ -34,8 +34,9 @@ def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
 def align(streams_BxTxKxD, pattern: str | Sequence[int]):
     """Streams as a language model with these delays predicts them, in one step each.
 
-    pattern: a name or the delays themselves, see `delays`. Output frame i holds stream k of frame i + max(delays) - delays[k], so that codebooks
-    predicted at the same decoding step share a row: [batch, time - max(delays), codebooks, dim],
+    pattern: a name or the delays themselves, see `delays`. Output frame i holds stream k of frame
+    i + max(delays) - delays[k], so that codebooks predicted at the same decoding step share a row:
+    [batch, time - max(delays), codebooks, dim],
     exactly the frames that every codebook has. ValueError when none is left.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
@@ -75,13 +76,13 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     streams_BxTxKxD = active_alone(streams_BxTxKxD, active)
     x_BxTxW = at_least_float32(streams_BxTxKxD).reshape(-1, time, codebooks * dim)
     before = [x_BxTxW[:, past - lag : time - lag] for lag in range(1, past + 1)]
-    x_NxP, y_NxW = (
-        part.reshape(-1, part.shape[-1]) for part in (jnp.concatenate(before, -1), x_BxTxW[:, past:])
-    )
+    x_NxP = jnp.concatenate(before, axis=-1).reshape(-1, past * codebooks * dim)
+    y_NxW = x_BxTxW[:, past:].reshape(-1, codebooks * dim)
     x_NxP, y_NxW = (part - jnp.mean(part, axis=0) for part in (x_NxP, y_NxW))
     gram_PxP = jnp.einsum("np,nq->pq", x_NxP, x_NxP, precision="highest")
     cross_PxW = jnp.einsum("np,nw->pw", x_NxP, y_NxW, precision="highest")
-    penalty = ridge * jnp.trace(gram_PxP) / len(gram_PxP)
+    predictors = past * dim * (codebooks if active is None else jnp.clip(active, 1, codebooks))
+    penalty = ridge * jnp.trace(gram_PxP) / predictors
     penalty = jnp.where(penalty > 0, penalty, 1)  # constant streams have nothing to predict from
     gram_PxP = gram_PxP + penalty * jnp.eye(len(gram_PxP), dtype=gram_PxP.dtype)
     weights_PxW = jax.scipy.linalg.solve(gram_PxP, cross_PxW, assume_a="pos")

@@ -1,4 +1,4 @@
-"""Total correlation of a frame's codes, and given the past: what predicting them side by side costs.
+"""Total correlation of a frame's codes, and given the past: the price of predicting side by side.
 
 A language model that predicts the K codes of a step side by side, from all that it has emitted,
 needs at least sum_k H(c_k | emitted) bits a frame; the frame holds h = H(c_1 .. c_K | emitted). The
@@ -9,8 +9,8 @@ the joint entropy rate of the frames.
 Nobody can count such entropies; a model bounds them. One small network reads the past, and two sets
 of heads predict from what it says: each codebook alone, and each codebook given those before it in
 the same step (the chain rule). Their cross-entropies on held-out files bound the two entropies from
-above, and their difference estimates the conditional total correlation. Two more sets of heads, that
-see no past, give the total correlation as such.
+above, and their difference estimates the conditional total correlation. Two more sets of heads,
+that see no past, give the total correlation as such.
 """
 
 from collections.abc import Sequence
