@@ -8,6 +8,7 @@ from indep_jax import independence
 from indep_jax.bench import mmd as bench_mmd
 from indep_jax.independence import mmd
 
+torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity
 
 
