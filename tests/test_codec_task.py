@@ -98,6 +98,7 @@ def test_every_shipped_config_takes_its_steps(name, music, tmp_path):
 
 
 def test_a_step_changes_what_it_should_and_codebooks_only_when_quantizing(config):
+    config.model.n_filters = 4  # a direction of one number never changes
     task, state, batch = start(config, quantized=False)
     after, metrics = jax.jit(task.programs["autoencoder"])(state, batch, jax.random.key(1))
     assert changed(state["params"]["generator"], after["params"]["generator"])
