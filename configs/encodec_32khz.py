@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
             init_from="",  # workdir of another run: start from its whole state and data position
             dtype="float32",  # compute dtype of the convolutions: float32 or bfloat16
             data=dict(
-                source="",  # folder:PATH | sample:
+                source="",  # folder:PATH | array_record:GLOB | sample:
                 segment_seconds=1.0,
                 max_unreadable=0.1,  # share of the files that may be: above it the run stops
                 workers=2,  # processes that read and resample; 0 reads in the training process
@@ -79,9 +79,13 @@ def get_config() -> ml_collections.ConfigDict:
                 independence=dict(
                     kind="none",  # none | permutation | dhsic | covariance
                     weight=1000.0,
+                    # Above 0, in place of the weight: the norm of the term's gradient at the
+                    # encoder's weights over that of all other terms.
+                    share=0.0,
                     streams="codes",  # codes (straight-through) | inputs (of each quantizer)
                     delay=True,  # align the streams as the LM's delay pattern does
-                    bandwidths="paper",  # paper | median
+                    condition=0,  # past frames whose linear prediction is taken off the streams
+                    bandwidths="paper",  # paper | median | median_shared
                     exclude_files=False,  # leave pairs of rows of one file out
                     published=False,  # permutation: the arithmetic of the published code
                     block=1024,  # rows per block of pairs

@@ -3,7 +3,7 @@
     python -m indep_jax.train --config=configs/encodec_small.py \
         --config.data.source=folder:music --workdir=runs/none
 
-16 kHz, 80 frames/s, 4 codebooks of 256 codes (2.6 kbit/s), multi-scale STFT discriminator.
+16 kHz, 100 frames/s, 4 codebooks of 256 codes (3.2 kbit/s), multi-scale STFT discriminator.
 It begins as a plain autoencoder: k-means on an untrained encoder leaves codebooks that carry
 next to nothing, and training them from there does not recover at this scale.
 """
@@ -13,14 +13,14 @@ from configs import encodec_32khz
 
 def get_config():
     config = encodec_32khz.get_config()
-    config.steps = 5_000
+    config.steps = 11_800
     config.batch_size = 4
     config.model.update(
-        sample_rate=16_000, n_filters=16, ratios=(5, 5, 4, 2), dimension=32, init_std=1.0
+        sample_rate=16_000, n_filters=16, ratios=(5, 4, 4, 2), dimension=32, init_std=1.0
     )
-    config.quantizer.update(codebook_size=256, kmeans_batches=16, warmup_steps=1_250)
+    config.quantizer.update(codebook_size=256, kmeans_batches=16, warmup_steps=8_000)
     config.discriminator.update(filters=8, n_ffts=(512, 128))
-    config.loss.update(adversarial=0.5, feature=1.0, l1=2.0, relative_l1=True, mel=8.0)
+    config.loss.update(adversarial=0.25, feature=0.5, l1=2.0, relative_l1=True, mel=10.0)
     # The latents that the warm-up leaves are large (standard deviation 15): at 1 the commitment
     # loss shrinks them faster than the codebooks can follow, and a handful of codes remain.
     config.loss.commitment = 0.05
@@ -31,6 +31,6 @@ def get_config():
         learning_rate=1e-3, betas=(0.8, 0.95), schedule="cosine", warmup_steps=100
     )
     config.update(
-        log_every=50, evaluate_every=250, evaluate_items=10, evaluate_seconds=5.0, save_every=250
+        log_every=50, evaluate_every=500, evaluate_items=10, evaluate_seconds=5.0, save_every=250
     )
     return config

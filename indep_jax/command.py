@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
     """Parses the absl flags, calls `main()` and exits.
+
+    With `choices`, one argument that is no flag is required, one of them, and given to `main`.
 
     Exit code 0; 2 for a user's mistake (a bad flag, or a ValueError or OSError of one line, which
     by the rule of this package is what a mistake raises), told on stderr as "module: message";
@@ -32,14 +34,15 @@ def run(main: Callable[[], None]) -> None:
             fail(" ".join(str(message).split()))
         if flags.FLAGS["verbosity"].using_default_value:
             flags.FLAGS.verbosity = logging.WARNING  # as a value: absl turns a default into INFO
-        if arguments:
+        if choices and (len(arguments) != 1 or arguments[0] not in choices):
+            fail(f"expected one of {', '.join(choices)}, and flags; see --help")
+        if arguments and not choices:
             fail(f"unexpected argument {arguments[0]!r}; flags are --name=value, see --help")
-        return argv
+        return [argv[0], *arguments]
 
     def guarded(argv: Sequence[str]) -> None:
-        del argv  # Everything is in the flags.
         try:
-            main()
+            main(*argv[1:])
         except KeyboardInterrupt:
             print(f"{name}: interrupted", file=sys.stderr)
             sys.exit(130)

@@ -24,7 +24,7 @@ import tqdm
 from absl import flags
 
 from indep_jax import command, loading
-from indep_jax.data import sources, tokens, transforms
+from indep_jax.data import results, sources, tokens, transforms
 from indep_jax.hub import tokenizers
 
 SHARD_SECONDS = 3_600.0
@@ -63,19 +63,12 @@ def encode(
         shards=len(shards),
         shard_seconds=shard_seconds,
     )
-    if (folder / tokens.INFO).exists():
-        there = tokens.read_info(folder)
-        changes = [name for name in info if there.get(name) != info[name]]
-        if changes:
-            shown = "; ".join(f"{name}: {there.get(name)} -> {info[name]}" for name in changes)
-            raise ValueError(f"{output} holds other tokens: {shown}")
-    folder.mkdir(parents=True, exist_ok=True)
-    tokens.write_info(folder, info)
+    results.begin(folder / tokens.INFO, info)
     errors: dict[str, str] = {}
     with _progress(source.seconds, "encode") as bar:
         for number, files in enumerate(shards):
             path = tokens.shard_path(folder, number, len(shards))
-            if path.exists():
+            if tokens.index_path(path).exists() and path.exists():
                 bar.update(sum(file.seconds for file in files))
                 continue
             items = _encode_files(codec, source, files, errors, max_unreadable, bar)
@@ -115,7 +108,7 @@ def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator
             blocks = []
         bar.update(file.seconds - done)
         if blocks:
-            yield tokens.Tokens(file.name, file.caption, length, np.concatenate(blocks))
+            yield tokens.Tokens(file.name, file.split, file.caption, length, np.concatenate(blocks))
 
 
 def encode_codes(
@@ -145,12 +138,14 @@ def encode_codes(
 def decode(codec, store: tokens.Store, output: str) -> int:
     """Writes a wav per record of a store; returns how many were written (others were there).
 
-    Raises ValueError, one line, for a store of another codec, or a name that leaves `output`.
+    Raises ValueError, one line, for a store of another codec, a name that leaves `output`, and where
+    `output` holds what another codec or store gave.
     """
     made_by = store.info["codec"]
     if made_by != codec.fingerprint:
         raise ValueError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
     folder = pathlib.Path(output).resolve()
+    results.begin(folder / "decoded.json", {key: store.info[key] for key in ("codec", "source", "split")})
     written = 0
     with _progress(store.info["seconds"], "decode") as bar:
         for index in range(len(store)):
@@ -218,7 +213,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.")
     flags.DEFINE_float("bandwidth", None, "kbit/s of a codec that has several; default the largest.")
     flags.DEFINE_string("tokenizer", None, "transformers:dac:PATH or transformers:mimi:PATH.")
-    flags.DEFINE_string("source", None, "Music to encode: folder:PATH or sample:.")
+    flags.DEFINE_string("source", None, "Music to encode, such as folder:PATH.")
     flags.DEFINE_enum("split", "all", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("tokens", None, "Token store to decode.")
     flags.DEFINE_string("output", None, "Folder, or FILE.npz, to write.", required=True)

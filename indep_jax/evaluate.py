@@ -71,7 +71,8 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir or Hugging Face folder.", required=True)
     flags.DEFINE_multi_string("versus", [], "Another codec to compare with; may be repeated.")
-    flags.DEFINE_string("source", None, "Music: folder:PATH or sample:.", required=True)
+    flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:.",
+                        required=True)
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_integer("items", 24, "Excerpts, spread over the files.", lower_bound=1)
     flags.DEFINE_float("seconds", 10.0, "Length of an excerpt.", lower_bound=1.0)

@@ -3,6 +3,8 @@
     codec = load_codec("runs/small")
     encoded = codec.encode(wave)  # [batch, time, channels] at codec.sample_rate
     wave = codec.decode(encoded)  # as long as what was encoded
+
+And language models, `load_lm("runs/lm")`, and text encoders, `load_text("minilm")`.
 """
 
 import dataclasses
@@ -10,7 +12,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -23,6 +25,14 @@ from indep_jax.codec.model import Encoded
 from indep_jax.data import pipeline, sources
 from indep_jax.hub import encodec as hub_encodec
 from indep_jax.hub import folders
+from indep_jax.hub import minilm as hub_minilm
+from indep_jax.hub import t5 as hub_t5
+from indep_jax.hub import weights
+from indep_jax.lm import model as lm_model
+from indep_jax.lm import sampling
+from indep_jax.text import conditioner
+from indep_jax.text.minilm import MiniLM
+from indep_jax.text.t5 import T5Encoder
 from indep_jax.training import checkpoints
 
 
@@ -228,6 +238,95 @@ class LoadedCodec:
             left -= len(block)
             yield block
 
+    def decode_stream(
+        self, blocks: Iterable[np.ndarray], seconds: float = 1.0
+    ) -> Iterator[np.ndarray]:
+        """The waveform of codes that arrive in blocks [frames, codebooks], in blocks as they settle.
+
+        The whole is what `decode` gives of all codes at once, to rounding, the end included. Windows
+        are about `seconds` long; a sample is given once streaming.decoding_plan's `context` frames
+        behind it, or the end, have arrived.
+        """
+        hop = self.module.hop
+        plan = streaming.decoding_plan(self.module, round(seconds * self.frame_rate))
+        pending, start, carry = np.zeros((0, self.codebooks), np.int32), 0, {}
+        for block in itertools.chain(blocks, [None]):
+            if block is not None:
+                pending = np.concatenate([pending, block])
+            while len(pending) > plan.frames or (block is None and len(pending)):
+                total = start + len(pending)
+                span = plan.span(start, total)
+                piece = pending[: plan.frames]
+                window = span.window._replace(keep=min(span.window.keep, len(piece)))
+                wave, carry = self._decode_window(
+                    {**self.variables, **carry}, piece[None], np.int32(len(piece)), window=window
+                )
+                yield np.asarray(wave)[0, hop * (span.first - start) : hop * (span.last - start)]
+                if span.last == total:
+                    return
+                pending, start = pending[plan.stride :], start + plan.stride
+
+
+class LoadedLM:
+    """A language model with its weights, its codec, and the encoder of its texts.
+
+    config: plain data, that of its run. codec: a LoadedCodec. encoder: a Conditioner, or None for a
+    model without text.
+    """
+
+    def __init__(self, config: Mapping, params, codec: LoadedCodec, encoder):
+        self.config, self.codec, self.encoder = config, codec, encoder
+        self.model = lm_model.from_config(config["model"], config["dtype"])
+        self.variables = dict(params=jax.tree.map(jnp.asarray, params))
+
+    def generate(self, texts: Sequence[str] | None, seconds: float, **options) -> jax.Array:
+        """Waveforms [batch, time, channels] of texts; see `stream` for the options."""
+        codes = np.concatenate(list(self.stream(texts, seconds, **options)), axis=1)
+        return self.codec.decode(codes)
+
+    def stream(
+        self,
+        texts: Sequence[str] | None,
+        seconds: float,
+        *,
+        seed: int = 0,
+        prompt=None,
+        guidance: float = 3.0,
+        chunk_seconds: float | None = None,
+        **options,
+    ) -> Iterator[np.ndarray]:
+        """Codes of music to texts, in blocks int32 [batch, frames, codebooks], as they come.
+
+        texts: one for each item; None for one item without text.
+        prompt: codes [batch, frames, codebooks] that the result begins with.
+        guidance: by the texts; without any there is none. chunk_seconds: between blocks; None for as
+            long as the model sees at once. options: temperature, top_k, top_p (lm/sampling.py).
+
+        More than the model was trained on is generated in windows that overlap by half. Raises
+        ValueError, one line, for texts where the model has none, and for what does not fit.
+        """
+        rate = self.codec.frame_rate
+        text = {}
+        if texts is not None:
+            if self.encoder is None:
+                raise ValueError("texts: this model was trained without")
+            states, mask = self.encoder(texts)
+            text = dict(text=states, text_mask=mask, guidance=guidance)
+        window = round(self.config["data"]["segment_seconds"] * rate)
+        return sampling.stream(
+            self.model,
+            self.variables,
+            max(1, round(seconds * rate)),
+            seed=seed,
+            examples=np.arange(1 if texts is None else len(texts)),
+            prompt=prompt,
+            window=window,
+            overlap=window // 2,
+            chunk=None if chunk_seconds is None else max(1, round(chunk_seconds * rate)),
+            **text,
+            **options,
+        )
+
 
 def _window(total: int, largest: float) -> int:
     """Frames of a window for `total` frames: few sizes, so that few programs are compiled."""
@@ -278,6 +377,53 @@ def load_codec(
     return LoadedCodec(config, variables, dtype, step)
 
 
+def load_text(path: str | Path, max_tokens: int = 64) -> conditioner.Conditioner:
+    """A text encoder with its tokenizer: call it with texts for (states, mask).
+
+    `path` is a Hugging Face folder of T5 or of a BertModel (config.json, model.safetensors,
+    tokenizer.json), or "minilm", all-MiniLM-L6-v2 as the extra `text` installs it. Texts are cut
+    to `max_tokens`.
+
+    Raises ValueError, one line that names the path or package and what was expected.
+    """
+    folder = hub_minilm.installed() if path == "minilm" else Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
+    kind = weights.read_config(folder).get("model_type")
+    kinds = dict(t5=(T5Encoder, hub_t5), bert=(MiniLM, hub_minilm))
+    if kind not in kinds:
+        path = folder / "config.json"
+        raise ValueError(f"{path}: model_type is {kind!r}, expected 't5' or 'bert'")
+    module, hub = kinds[kind]
+    tokenizer = conditioner.load_tokenizer(folder)
+    config, variables = hub.read(folder)
+    return conditioner.Conditioner(module(**config), variables, tokenizer, max_tokens)
+
+
+def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
+    """The language model of a workdir of indep_jax.train, with its codec and its text encoder.
+
+    Weights are the moving average at the last checkpoint. codec: a path, where the run's config
+    names none or one that has moved.
+
+    Raises ValueError, one line that names the path and what was expected.
+    """
+    path = Path(path)
+    config = _read_config(path, "lm")
+    codec = codec or config["codec"]
+    if not codec:
+        raise ValueError(f"{path}: its config names no codec: say which one made its tokens")
+    loaded = load_codec(codec)
+    for name in ("codebooks", "codebook_size"):
+        if getattr(loaded, name) != config["model"][name]:
+            raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
+                             f"on {config['model'][name]}")
+    text = config["text"]
+    encoder = load_text(text["encoder"], text["max_tokens"]) if text["encoder"] else None
+    _, state = checkpoints.restore_latest(path)
+    return LoadedLM(config, state["ema"], loaded, encoder)
+
+
 def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:
     """The codec of a config (or of a workdir's) before training, as a reference for the trained.
 
@@ -322,8 +468,10 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
     return LoadedCodec(config, dict(params=params, codebook=codebook))
 
 
-def _read_config(path: Path) -> dict:
-    expected = "expected a workdir of indep_jax.train or a Hugging Face EnCodec folder"
+def _read_config(path: Path, task: str = "codec") -> dict:
+    expected = "expected a workdir of indep_jax.train"
+    if task == "codec":
+        expected += " or a Hugging Face EnCodec folder"
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder; {expected}")
     if not (path / "config.json").is_file():
@@ -332,7 +480,10 @@ def _read_config(path: Path) -> dict:
         config = json.loads((path / "config.json").read_text())
     except ValueError as error:
         raise ValueError(f"{path / 'config.json'}: not JSON ({error})") from None
-    known = isinstance(config, dict) and ("model_type" in config or config.get("task") == "codec")
+    known = isinstance(config, dict) and (
+        config.get("task") == task or (task == "codec" and "model_type" in config)
+    )
     if not known:
-        raise ValueError(f"{path / 'config.json'}: describes no codec; {expected}")
+        what = dict(codec="codec", lm="language model")[task]
+        raise ValueError(f"{path / 'config.json'}: describes no {what}; {expected}")
     return config

@@ -1,25 +1,42 @@
 """Measures how dependent a tokenizer's codebooks are on each other.
 
-    python -m indep_jax.measure --codec=DIR --source=folder:PATH --output=DIR [--untrained]
-    python -m indep_jax.measure --codes=FILE.npz --output=DIR
+    python -m indep_jax.measure --codec=DIR --source=folder:PATH --output=DIR
+        [--versus=DIR2]... [--untrained]
+    python -m indep_jax.measure --codes=FILE.npz --output=DIR [--versus=FILE2.npz]...
 
---codes works for any tokenizer: one integer array [frames, codebooks] for each source file.
+--codes works for any tokenizer: one integer array [frames, codebooks] for each source file. A
+single array (.npy) will do, with blocks of it in place of files, and a warning: intervals are too
+narrow.
 
-Writes report.html, figures/dependence.png and dependence.json:
+Writes report.html, figures/*.png and dependence.json:
   source, split        what was measured
   tokenizers           for each tokenizer
     label, files, frames
     codebooks          for each codebook, counted from 1
       codebook, size, entropy_bits, perplexity, share_used
-    mutual_information for each lag: 0 (same frame) and "delay" (the delay pattern's own lags)
+    mutual_information for each lag: 0 (same frame), "delay" (the delay pattern's own lags), and
+                       -8 to 8 frames, codebook i against codebook j > i so many frames before
       lag
       mean             over pairs of codebooks: bits, interval_95_bits [low, high]
       pairs            codebooks [i, j], bits, interval_95_bits, plug_in_bits (not corrected),
                        independent_bits (what the correction takes off), share_of_entropy
+    independence_test  p_value, dhsic, permuted_dhsic (mean over permutations), permutations,
+                       files, rows
+    total_correlation  for each pattern, "parallel" and "delay": what predicting the codes of a
+                       step side by side costs
+      pattern
+      estimates        by training size, the last the best; all bits are per frame
+        training_frames, held_out_frames, held_out_files
+        conditional_bits, conditional_interval_95_bits   given the past: the headline
+        factorised_bits, joint_bits                      its two terms; joint is the entropy rate
+        total_bits, total_interval_95_bits               without the past
     warnings           sentences
   changes              from the first tokenizer to each other one, file by file:
-    before, after (labels), lag, mean_bits, interval_95_bits
-What the numbers are is said in indep_jax/independence/estimate.py.
+    before, after (labels), lag (0 and "delay"), mean_bits, interval_95_bits
+(`evaluate --dependence` writes the same, but of lags only 0 and "delay", and neither test nor
+total_correlation.)
+What the numbers are is said in indep_jax/independence/: estimate.py, significance.py,
+total_correlation.py.
 """
 
 import json
@@ -35,10 +52,11 @@ from indep_jax.metrics import dependence, report
 
 
 def measure_codec(
-    codec_path: str, source: str, split: str, untrained: bool = False
+    codec_path: str, source: str, split: str, untrained: bool = False, whole: bool = False
 ) -> list[dependence.Dependence]:
     """The codec on a split of a source; before it, with `untrained`, the same codec untrained.
 
+    whole: also what takes minutes, see `dependence.measure`.
     Raises ValueError, one line, for `untrained` with a codec that was not trained here.
     """
     codec = loading.load_codec(codec_path)
@@ -54,6 +72,8 @@ def measure_codec(
             label,
             dependence.encode_files(codec, files, label),
             [codec.codebook_size] * codec.codebooks,
+            codec.code_vectors if whole else None,
+            whole=whole,
         )
         for label, codec in codecs.items()
     ]
@@ -93,28 +113,44 @@ def main() -> None:
     options = flags.FLAGS
     if bool(options.codec) == bool(options.codes):
         raise ValueError("expected --codec with --source, or --codes")
+    paths = [options.codec or options.codes, *options.versus]
+    labels = [codec_label(path) for path in paths]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"--versus: expected paths of different names, not {labels}")
+    measured = []
     if options.codes:
-        codes = read_codes(options.codes)
-        measured = [dependence.measure(Path(options.codes).name, codes, None)]
+        contents = [read_codes(path) for path in paths]
+        for label, codes in zip(labels, contents):
+            measured.append(dependence.measure(label, codes, None, whole=True))
         page = write(measured, options.codes, "", options.output)
     else:
         if not options.source:
-            raise ValueError("--source: expected folder:PATH or sample: with --codec")
-        measured = measure_codec(options.codec, options.source, options.split, options.untrained)
-        page = write(measured, options.source, options.split, options.output)
+            raise ValueError("--source: expected music, such as folder:PATH, with --codec")
+        where = options.source, options.split
+        for path in paths:
+            untrained = options.untrained and path == options.codec
+            measured += measure_codec(path, *where, untrained, whole=True)
+        page = write(measured, *where, options.output)
+    for text in dict.fromkeys(text for item in measured for text in item.warnings):
+        print(text)
     for item in measured:
-        for text in item.warnings:
-            print(text)
+        costs = [
+            f"{estimates[-1].conditional_bits:.3f} bits per frame ({estimates[-1].pattern})"
+            for estimates in item.total_correlations
+        ]
+        print(f"{item.label}: total correlation given the past {', '.join(costs)}")
         bits, interval = item.information.mean_bits[0], item.information.mean_interval_bits[0]
-        print(f"{item.label}: mean over pairs {report.with_interval(bits, interval)} bits")
+        text = report.with_interval(bits, interval)
+        print(f"{item.label}: mutual information, mean over pairs {text} bits")
     print(f"report: {page}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.")
-    flags.DEFINE_string("source", None, "Music: folder:PATH or sample:.")
+    flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:.")
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("codes", None, ".npz of one [frames, codebooks] array per source file.")
+    flags.DEFINE_multi_string("versus", [], "Another of the same kind; may be repeated.")
     flags.DEFINE_bool("untrained", False, "Compare with the same codec before training.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)
     command.run(main)

@@ -1,7 +1,9 @@
-"""Trains a codec, from a config, in a folder that holds everything about the run.
+"""Trains a codec or a language model, from a config, in a folder that holds all about the run.
 
   python -m indep_jax.train --config=configs/encodec_small.py \\
       --config.data.source=folder:PATH --workdir=DIR [--config.FIELD=VALUE ...]
+  python -m indep_jax.train --config=configs/lm_small.py --config.codec=CODEC \\
+      --config.data.source=tokens:TOKENS --workdir=DIR [--config.FIELD=VALUE ...]
 
 The same command again goes on where the run was, to the same numbers; SIGTERM and Ctrl-C save
 first, and end with exit code 128 + the signal's number. The workdir gets
@@ -15,9 +17,11 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from indep_jax import command
+from indep_jax import command, loading
+from indep_jax.data import tokens
 from indep_jax.hub import encodec, folders
 from indep_jax.tasks.codec import CodecTask
+from indep_jax.tasks.lm import LMTask
 from indep_jax.training import checkpoints, loop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration, a .py file.")
@@ -35,12 +39,27 @@ def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
 
     Raises ValueError, one line, for a config or a workdir that cannot be.
     """
-    if config.task != "codec":
-        raise ValueError(f"task must be 'codec', not {config.task!r}")
+    return loop.run(build(config), config, workdir, max_step=max_step)
+
+
+def build(config) -> loop.Task:
+    """The task of a config, its data open; completes an LM's config by what its files say."""
     if not config.data.source:
-        raise ValueError("data.source is empty: give --config.data.source=folder:PATH or sample:")
-    task = CodecTask(config, pretrained(config)).open()
-    return loop.run(task, config, workdir, max_step=max_step)
+        raise ValueError("data.source is empty: give --config.data.source=folder:PATH, "
+                         "array_record:GLOB or sample:, or tokens:PATH for a language model")
+    if config.task == "codec":
+        return CodecTask(config, pretrained(config)).open()
+    if config.task != "lm":
+        raise ValueError(f"task must be 'codec' or 'lm', not {config.task!r}")
+    text, encoder, codec = config.text, None, None
+    if text.encoder:
+        encoder = loading.load_text(text.encoder, text.max_tokens)
+    if config.codec:
+        codec = loading.load_codec(config.codec)
+    config.model.text_dim = encoder.dim if encoder else 0
+    task = LMTask(config)
+    config.data.codec = tokens.read_info(config.data.source.removeprefix("tokens:"))["codec"]
+    return task.open(codec, encoder)
 
 
 def pretrained(config):

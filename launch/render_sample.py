@@ -7,64 +7,33 @@ the same samples (the Ogg container stamps each file with a random serial number
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import pathlib
-import shutil
-import struct
-import subprocess
 import sys
 import tempfile
 import warnings
 from typing import Any
 
-import numpy as np
 import soundfile
 from absl import app, flags
 
+import indep_jax
+from indep_jax.data import render
+
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the audio and manifest.json.")
 _SOUND_FONT = flags.DEFINE_string(
-    "sound_font", "/usr/share/sounds/sf2/FluidR3_GM.sf2", "General MIDI sound font, MIT licence."
+    "sound_font", render.SOUND_FONT, "General MIDI sound font, MIT licence."
 )
 
 SAMPLE_RATE = 32_000
 SECONDS = 10.0
-PEAK = 10 ** (-3 / 20)
-FADE_SECONDS = 0.020
 VORBIS_LEVEL = 0.3  # libsndfile's compression_level: 0 is the best quality, 1 the smallest file
-TICKS = 480  # MIDI ticks a quarter note
-OWN_SCORES = pathlib.Path(__file__).with_name("sample_scores.abc")
+OWN_SCORES = pathlib.Path(indep_jax.__file__).parent / "data" / "scores.abc"
 LICENCE = "Apache-2.0"
 OWN_ENCODING = "Apache-2.0, written for indep_jax"
 # Scores in OWN_SCORES whose notes follow a public domain edition of the Mutopia Project: reference.
 MUTOPIA = {7: "Mutopia-2008/12/21-263", 13: "Mutopia-2008/09/28-1555", 14: "Mutopia-2007/07/03-998"}
-
-# General MIDI programs, counted from 0.
-PROGRAMS = {
-    "piano": 0,
-    "harpsichord": 6,
-    "church organ": 19,
-    "nylon guitar": 24,
-    "violin": 40,
-    "viola": 41,
-    "cello": 42,
-    "pizzicato strings": 45,
-    "harp": 46,
-    "string ensemble": 48,
-    "choir": 52,
-    "trumpet": 56,
-    "trombone": 57,
-    "tuba": 58,
-    "French horn": 60,
-    "oboe": 68,
-    "bassoon": 70,
-    "clarinet": 71,
-    "flute": 73,
-    "recorder": 74,
-}
-DRUM_CHANNEL = 9
-NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +43,8 @@ class Clip:
     name: str
     composition: str
     form: str  # for the caption
-    score: int | str  # number in sample_scores.abc, or a path in music21's corpus
-    players: tuple[tuple[str, tuple[int, ...]], ...]  # instrument, the parts of the score it plays
+    score: int | str  # number in scores.abc, or a path in music21's corpus
+    players: render.Players
     tempo_bpm: int
     split: str
     beat: float = 1.0  # in quarter notes
@@ -138,30 +107,15 @@ CLIPS = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Note:
-    player: int
-    onset: float  # both in quarter notes, from the clip's first note
-    duration: float
-    pitch: int  # MIDI number, as it sounds
-    velocity: int
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}: expected --output=FOLDER")
     if not _OUTPUT.value:
         raise ValueError("--output: expected a folder, such as indep_jax/data/sample")
-    try:
-        import music21
-    except ImportError:
-        raise ValueError("music21 is missing: pip install music21") from None
-    if not shutil.which("fluidsynth"):
-        raise ValueError("fluidsynth is missing: apt-get install fluidsynth")
-    if not pathlib.Path(_SOUND_FONT.value).is_file():
-        raise ValueError(
-            f"--sound_font: {_SOUND_FONT.value} is missing: apt-get install fluid-soundfont-gm"
-        )
+    render.check_music21()
+    render.check_tools(_SOUND_FONT.value)
+    import music21
+
     # The concertino's first bar is a grace note too long, which music21 says at length.
     warnings.simplefilter("ignore", music21.musicxml.xmlObjects.MusicXMLWarning)
 
@@ -177,9 +131,8 @@ def main(argv: list[str]) -> None:
             else:
                 score = music21.corpus.parse(clip.score)
             files.append(_entry(clip, score, music21.__version__))
-            midi = folder / f"{clip.name}.mid"
-            midi.write_bytes(_midi(clip, _notes(clip, score)))
-            audio = _trim(_render(midi), clip.name)
+            midi = render.midi_file(clip.players, _notes(clip, score), clip.tempo_bpm * clip.beat)
+            audio = render.render(midi, clip.name, SECONDS, SAMPLE_RATE, _SOUND_FONT.value)
             soundfile.write(
                 folder / f"{clip.name}.ogg", audio, SAMPLE_RATE,
                 format="OGG", subtype="VORBIS", compression_level=VORBIS_LEVEL,
@@ -200,7 +153,7 @@ def _entry(clip: Clip, score: Any, music21_version: str) -> dict[str, Any]:
     if isinstance(clip.score, int):
         title, composer = score.metadata.title, score.metadata.composer
         encoding = OWN_ENCODING
-        source = f"launch/{OWN_SCORES.name}, X:{clip.score}"
+        source = f"indep_jax/data/{OWN_SCORES.name}, X:{clip.score}"
         if clip.score in MUTOPIA:
             encoding += f" after the public domain edition {MUTOPIA[clip.score]}"
     else:
@@ -209,15 +162,13 @@ def _entry(clip: Clip, score: Any, music21_version: str) -> dict[str, Any]:
         if not any(word in str(encoding).lower() for word in FREE):
             raise ValueError(f"{clip.score}: expected a free score, its rights say {encoding!r}")
         source = f"music21 {music21_version} corpus, {clip.score}"
-    instruments = [instrument for instrument, _ in clip.players]
     key = _key(clip, score)
     return dict(
         path=f"{clip.name}.ogg",
         title=title,
         composer=composer,
-        caption=f"A {_pace(clip.tempo_bpm)} {clip.form} in {key} played on {_band(instruments)}, "
-        f"{clip.tempo_bpm} beats per minute",
-        instruments=instruments,
+        caption=render.caption(clip.tempo_bpm, clip.form, key, clip.players),
+        instruments=[instrument for instrument, _ in clip.players],
         tempo_bpm=clip.tempo_bpm,
         key=key,
         licence=f"{LICENCE} (audio); composition: public domain; score: {encoding}",
@@ -226,16 +177,6 @@ def _entry(clip: Clip, score: Any, music21_version: str) -> dict[str, Any]:
         split=clip.split,
         seconds=SECONDS,
     )
-
-
-def _pace(tempo_bpm: int) -> str:
-    return "slow" if tempo_bpm < 76 else "mid-tempo" if tempo_bpm < 112 else "fast"
-
-
-def _band(instruments: list[str]) -> str:
-    counts = collections.Counter(instruments)
-    names = [f"{NUMBERS[n]} {name}s" if n > 1 else name for name, n in counts.items()]
-    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
 
 
 def _key(clip: Clip, score: Any) -> str:
@@ -259,97 +200,25 @@ def _key(clip: Clip, score: Any) -> str:
     return f"{tonic} {signature.mode}"
 
 
-def _notes(clip: Clip, score: Any) -> list[Note]:
+def _notes(clip: Clip, score: Any) -> list[render.Note]:
     """The clip's notes, from its first measure to a little more than the clip's seconds."""
     length = SECONDS * clip.tempo_bpm / 60 * clip.beat
-    parts = score.toSoundingPitch().parts
-    notes = []
-    for player, (_, played) in enumerate(clip.players):
-        for part in played:
-            measures = [m for m in parts[part].getElementsByClass("Measure")
-                        if m.number >= clip.measure]  # fmt: skip
-            # Offsets from the clip's own first measure: the concertino's parts disagree before it.
-            start = measures[0].offset
-            for element in parts[part].stripTies().flatten().notes:
-                onset = float(element.offset - start)
-                if element.quarterLength == 0 or not 0 <= onset < length + 4:
-                    continue
-                # Melody over accompaniment, and bars that can be heard.
-                velocity = 92 - 10 * min(part - played[0], 1) - 10 * (player > 0)
-                velocity += 8 * (element.beat == 1)
-                for pitch in element.pitches:
-                    notes.append(
-                        Note(player, onset, float(element.quarterLength), pitch.midi, velocity)
-                    )
+    parts, notes = score.toSoundingPitch().parts, {}
+    for part in (part for _, played in clip.players for part in played):
+        # Offsets from the clip's own first measure: the concertino's parts disagree before it.
+        start = next(
+            m.offset for m in parts[part].getElementsByClass("Measure") if m.number >= clip.measure
+        )
+        since = [n._replace(onset=n.onset - float(start)) for n in render.part_notes(parts[part])]
+        notes[part] = [n for n in since if 0 <= n.onset < length + 4]
+    notes = render.arrange(clip.players, notes)
     first = min(note.onset for note in notes)
     end = max(note.onset + note.duration for note in notes) - first
     if end < length:
         raise ValueError(
             f"{clip.name}: expected {length:g} quarter notes of music, the score has {end:g}"
         )
-    return [dataclasses.replace(note, onset=note.onset - first) for note in notes]
-
-
-def _midi(clip: Clip, notes: list[Note]) -> bytes:
-    """A standard MIDI file, format 0: a channel a player, so that unisons do not cut each other."""
-    channels = [c for c in range(16) if c != DRUM_CHANNEL]
-    microseconds = round(60e6 / (clip.tempo_bpm * clip.beat))
-    # Sorted by tick, then note-offs before note-ons of the same tick.
-    events = [(0, 0, b"\xff\x51\x03" + microseconds.to_bytes(3, "big"))]
-    for player, (instrument, _) in enumerate(clip.players):
-        events.append((0, 0, bytes([0xC0 | channels[player], PROGRAMS[instrument]])))
-    for note in notes:
-        channel = channels[note.player]
-        on = round(note.onset * TICKS)
-        off = max(on + 1, round((note.onset + note.duration) * TICKS) - 8)
-        events.append((on, 2, bytes([0x90 | channel, note.pitch, note.velocity])))
-        events.append((off, 1, bytes([0x80 | channel, note.pitch, 0])))
-    track, now = b"", 0
-    for tick, _, message in sorted(events):
-        track += _variable_length(tick - now) + message
-        now = tick
-    track += b"\x00\xff\x2f\x00"
-    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, TICKS)
-    return header + b"MTrk" + struct.pack(">I", len(track)) + track
-
-
-def _variable_length(value: int) -> bytes:
-    digits = [value & 0x7F]
-    while value := value >> 7:
-        digits.append(0x80 | value & 0x7F)
-    return bytes(reversed(digits))
-
-
-def _render(midi: pathlib.Path) -> np.ndarray:
-    """Mono samples [time] of a MIDI file."""
-    wav = midi.with_suffix(".wav")
-    command = ["fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-g", "0.6"]
-    command += ["-F", str(wav), _SOUND_FONT.value, str(midi)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not wav.is_file():
-        said = " ".join(done.stderr.split())
-        raise ValueError(f"fluidsynth failed on {midi.name}: {said}")
-    audio, sample_rate = soundfile.read(wav, always_2d=True)
-    if sample_rate != SAMPLE_RATE:
-        raise ValueError(f"fluidsynth wrote {sample_rate} Hz, expected {SAMPLE_RATE}")
-    return audio.mean(axis=1)
-
-
-def _trim(audio: np.ndarray, name: str) -> np.ndarray:
-    """Exactly the clip's seconds from the first sound on, faded at the ends, normalised."""
-    frames, fade = round(SECONDS * SAMPLE_RATE), round(FADE_SECONDS * SAMPLE_RATE)
-    audible = np.flatnonzero(np.abs(audio) > 1e-3 * np.abs(audio).max(initial=0.0))
-    if not audible.size:
-        raise ValueError(f"{name}: fluidsynth rendered silence")
-    # The fade-in falls before the first attack, not on it.
-    audio = np.concatenate([np.zeros(fade), audio])[audible[0] :]
-    if audio.size < frames:
-        raise ValueError(f"{name}: rendered {audio.size / SAMPLE_RATE:.2f} s, expected {SECONDS}")
-    audio = audio[:frames].copy()
-    ramp = np.linspace(0.0, 1.0, fade)
-    audio[:fade] *= ramp
-    audio[-fade:] *= ramp[::-1]
-    return audio * (PEAK / np.abs(audio).max())
+    return [note._replace(onset=note.onset - first) for note in notes]
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -184,13 +184,18 @@ def test_a_single_file_falls_back_to_blocks_and_says_so():
 
 def test_too_few_frames_for_the_cells_are_told():
     rng = np.random.default_rng(8)
-    found = estimate.mutual_information([rng.integers(0, 200, (500, 2)) for _ in range(10)])
-    assert "frames per cell" in found.warnings[0]
+    # 0.24 frames for each of 200 x 200 cells, where 16% are missing in simulation.
+    codes = [rng.permuted(np.tile(np.arange(200), (2, 1)), axis=1).T for _ in range(48)]
+    found = estimate.mutual_information(codes)
+    assert "0.24 frames per cell" in found.warnings[0] and "16% low" in found.warnings[0]
+    assert len(found.warnings) == 1
     # Cells count where codes are used: a collapsed codebook has few.
-    found = estimate.mutual_information(
-        [rng.integers(0, 2, (500, 2)) for _ in range(10)], sizes=(2048, 2048)
+    collapsed = [rng.integers(0, 2, (500, 2)) for _ in range(40)]
+    assert estimate.mutual_information(collapsed, sizes=(2048, 2048)).warnings == ()
+    found = estimate.mutual_information(collapsed[:39], sizes=(2048, 2048))
+    assert found.warnings == (
+        "39 files or blocks, under 40: intervals over so few may be too narrow.",
     )
-    assert found.warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The page and the commands that write it, with a codec small enough to reason about."""
 
+import functools
 import html.parser
 import json
 import subprocess
@@ -13,7 +14,7 @@ from absl import flags
 
 from indep_jax import evaluate, loading, measure
 from indep_jax.data import sources
-from indep_jax.independence import estimate
+from indep_jax.independence import estimate, total_correlation
 from indep_jax.metrics import dependence, report
 
 RATE = 16_000
@@ -248,17 +249,46 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     assert len(list((output / "figures").glob("*.png"))) == 5 + 1 + 1
 
 
-def test_measure_of_stored_codes(tmp_path, options):
+@pytest.fixture
+def small_network(monkeypatch):
+    """Total correlation from a network of seconds."""
+    small = functools.partial(total_correlation.total_correlation, width=8, context=2)
+    monkeypatch.setattr(total_correlation, "FRAMES", 64)
+    monkeypatch.setattr(total_correlation, "RATES", (1e-2,))
+    monkeypatch.setattr(total_correlation, "PATIENCE", 1)
+    monkeypatch.setattr(dependence.total_correlation_lib, "total_correlation", small)
+
+
+def test_measure_of_stored_codes(tmp_path, options, small_network, capsys):
     np.savez(tmp_path / "codes.npz", *codes(3, files=8))
+    np.savez(tmp_path / "other.npz", *codes(3, files=8, copy=0.0))
     output = tmp_path / "out"
-    options(codec=None, source=None, codes=str(tmp_path / "codes.npz"), output=str(output))
+    options(
+        codec=None, source=None, codes=str(tmp_path / "codes.npz"),
+        versus=[str(tmp_path / "other.npz")], output=str(output),
+    )
     measure.main()
-    check_page(output / "report.html")
+    page = check_page(output / "report.html")
+    names = {path.stem for path in (output / "figures").glob("*.png")}
+    assert names == {"dependence", "lags", "total_correlation"} and len(page.all("img")) == 3
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f"report: {output / 'report.html'}"
     record = json.loads((output / "dependence.json").read_text())
-    (tokenizer,) = record["tokenizers"]
+    tokenizer, other = record["tokenizers"]
+    headline = tokenizer["total_correlation"][0]["estimates"][-1]["conditional_bits"]
+    first = f"codes.npz: total correlation given the past {headline:.3f} bits per frame (parallel)"
+    assert any(line.startswith(first) for line in told)
     assert tokenizer["files"] == 8 and tokenizer["frames"] == 1600
-    assert [lag["lag"] for lag in tokenizer["mutual_information"]] == [0, "delay"]
-    expected = estimate.mutual_information(codes(3, files=8), lags=(0, "delay"))
+    lags = [lag["lag"] for lag in tokenizer["mutual_information"]]
+    assert lags[:2] == [0, "delay"] and sorted([0, *lags[2:]]) == list(range(-8, 9))
+    assert [change["lag"] for change in record["changes"]] == [0, "delay"]
+    assert all(change["mean_bits"] < 0 for change in record["changes"][:1])
+    p_values = [t["independence_test"]["p_value"] for t in (tokenizer, other)]
+    assert p_values[0] == 1 / 500 and p_values[1] > 0.01
+    assert [t["pattern"] for t in tokenizer["total_correlation"]] == ["parallel", "delay"]
+    frames = [e["training_frames"] for e in tokenizer["total_correlation"][0]["estimates"]]
+    assert frames == [400, 600, 1200]
+    expected = estimate.mutual_information(codes(3, files=8), lags=(0, "delay", 8))
     pairs = tokenizer["mutual_information"][0]["pairs"]
     np.testing.assert_allclose([pair["bits"] for pair in pairs], expected.bits[0])
     assert [pair["codebooks"] for pair in pairs] == [[1, 2], [1, 3], [2, 3]]

@@ -90,6 +90,15 @@ def test_windows_are_the_whole(changes):
     error = np.abs(decoded - expected)[:inside].max()
     assert error < 1e-5 * np.sqrt(np.mean(expected**2)) * 10  # the largest of 48,000 samples
 
+    # As a stream, in blocks of any size, the end is exact as well.
+    cuts = np.sort(np.random.default_rng(0).integers(0, len(whole), 40))
+    for seconds in (0.64, 100.0):
+        stream = np.concatenate(list(codec.decode_stream(np.split(whole, cuts), seconds)))
+        full = np.asarray(codec.decode(whole[None]))[0]
+        assert stream.shape == full.shape
+        error = np.abs(stream - full).max()
+        assert error < 1e-5 * np.sqrt(np.mean(full**2)) * 10
+
 
 def test_the_contexts_are_enough_and_not_wasteful():
     """What a plan calls context covers the reach of the layers, and at most twice that."""
@@ -188,6 +197,10 @@ def test_another_codecs_store_is_refused(codec, folder, tmp_path):
         encode.decode(other, tokens.Store(tmp_path / "out"), tmp_path / "wav")
     with pytest.raises(ValueError, match="no tokens.json here"):
         tokens.Store(tmp_path / "wav")
+    encode.decode(codec, tokens.Store(tmp_path / "out"), tmp_path / "wav")
+    encode.encode(other, source, tmp_path / "other", shard_seconds=100)
+    with pytest.raises(ValueError, match=f"wav holds other results: codec: {codec.fingerprint} ->"):
+        encode.decode(other, tokens.Store(tmp_path / "other"), tmp_path / "wav")
 
 
 def test_names_are_kept_as_the_file_system_has_them(codec, tmp_path):
@@ -198,7 +211,7 @@ def test_names_are_kept_as_the_file_system_has_them(codec, tmp_path):
     store = tokens.Store(tmp_path / "out")
     assert store[0].name == name
     encode.decode(codec, store, tmp_path / "wav")
-    assert [path.name for path in (tmp_path / "wav").iterdir()] == [name + ".wav"]
+    assert [path.name for path in (tmp_path / "wav").glob("*.wav")] == [name + ".wav"]
 
 
 def test_a_cut_shard_is_refused(codec, folder, tmp_path):

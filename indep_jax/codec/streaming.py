@@ -34,19 +34,29 @@ class Plan(NamedTuple):
     unsettled: int
     context: int
 
+    @property
+    def stride(self) -> int:
+        return self.frames - 2 * self.context
+
+    def span(self, start: int, total: int) -> Span:
+        """The window that begins at `start`, of a signal of `total` frames, or of more to come."""
+        end = start + self.frames
+        return Span(
+            start,
+            first=start + self.context if start else 0,
+            last=total if end >= total else end - self.context,
+            window=Window(self.unsettled if start else 0, self.stride + self.unsettled),
+        )
+
     def spans(self, total: int) -> Iterator[Span]:
         """The windows of a signal of `total` frames, in order."""
-        stride = self.frames - 2 * self.context
         start = 0
         while True:
-            end = start + self.frames
-            first = start + self.context if start else 0
-            last = total if end >= total else end - self.context
-            skip = self.unsettled if start else 0
-            yield Span(start, first, last, Window(skip, stride + self.unsettled))
-            if last == total:
+            span = self.span(start, total)
+            yield span
+            if span.last == total:
                 return
-            start += stride
+            start += self.stride
 
 
 def encoding_plan(codec: Codec, frames: int) -> Plan:

@@ -1,6 +1,6 @@
 """Audio files to batches: sources (which files), transforms (reading one), pipeline (batches)."""
 
-from indep_jax.data.pipeline import excerpts, iterate, segments
+from indep_jax.data.pipeline import excerpts, iterate, segments, token_segments
 from indep_jax.data.sources import AudioFile, AudioSource, open_source
 from indep_jax.data.transforms import read_file, read_segment
 
@@ -13,4 +13,5 @@ __all__ = [
     "read_file",
     "read_segment",
     "segments",
+    "token_segments",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from indep_jax.data import sources, transforms
+from indep_jax.data import sources, tokens, transforms
 
 # Random access wants a length; nothing trains for this many examples.
 _ENDLESS = 2**48
@@ -56,7 +56,8 @@ def segments(
 
     Returns:
       dataset of dict(audio=float32 [batch_size / process_count, time, channels], file=int32
-      [batch_size / process_count], index into `source.files`).
+      [batch_size / process_count], index into `source.files`: of the piece's whole, see
+      AudioSource.origins).
 
     Raises:
       ValueError: one line, for sizes that do not fit.
@@ -72,6 +73,7 @@ def segments(
     examples = _Examples(
         source=source,
         ends=np.cumsum([file.seconds for file in source.files]),
+        origins=source.origins,
         seed=seed,
         batch_size=batch_size,
         frames=round(seconds * sample_rate),
@@ -85,20 +87,12 @@ def segments(
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class _Examples:
+class _Sliced:
     """The examples of one process, in the order in which it batches them."""
 
-    source: sources.AudioSource
-    ends: np.ndarray  # cumulative seconds of the files
-    seed: int
     batch_size: int
-    frames: int  # of a segment, at sample_rate
-    sample_rate: int
-    channels: int
-    max_unreadable: float
     process_index: int
     process_count: int
-    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)  # found so far, by name
 
     def __len__(self) -> int:
         return _ENDLESS // self.batch_size * (self.batch_size // self.process_count)
@@ -106,7 +100,24 @@ class _Examples:
     def __getitem__(self, local: int) -> dict[str, Any]:
         rows = self.batch_size // self.process_count
         batch, row = divmod(int(local), rows)
-        index = batch * self.batch_size + self.process_index * rows + row
+        return self.example(batch * self.batch_size + self.process_index * rows + row)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Examples(_Sliced):
+    """Segments of audio by their global index."""
+
+    source: sources.AudioSource
+    ends: np.ndarray  # cumulative seconds of the files
+    origins: list[int]
+    seed: int
+    frames: int  # of a segment, at sample_rate
+    sample_rate: int
+    channels: int
+    max_unreadable: float
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)  # found so far, by name
+
+    def example(self, index: int) -> dict[str, Any]:
         for attempt in range(_MAX_ATTEMPTS):
             number, start = self._draw(index, attempt)
             file = self.source.files[number]
@@ -122,7 +133,7 @@ class _Examples:
                 sources.check_unreadable(name, found, files, self.max_unreadable)
                 sources.name_unreadable(f"source {name}, reading", found)
                 continue
-            return dict(audio=audio, file=np.int32(number))
+            return dict(audio=audio, file=np.int32(self.origins[number]))
         raise ValueError(
             f"source {self.source.source}: {_MAX_ATTEMPTS} draws in a row were unreadable, "
             f"the last from {sources.printable(file.name)}"
@@ -130,13 +141,83 @@ class _Examples:
 
     def _draw(self, index: int, attempt: int) -> tuple[int, int]:
         """(file, first frame) of a global index."""
-        # Philox is counter-based: each (index, attempt) is a stream of its own, of 2^64 draws.
-        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, attempt, index, 0]))
-        number = int(np.searchsorted(self.ends, rng.random() * self.ends[-1], side="right"))
-        number = min(number, len(self.ends) - 1)
-        file = self.source.files[number]
-        room = transforms.resampled_frames(file, self.sample_rate) - self.frames
-        return number, int(rng.integers(max(room, 0) + 1))
+
+        def room(number):
+            file = self.source.files[number]
+            return transforms.resampled_frames(file, self.sample_rate) - self.frames
+
+        return _draw(self.seed, index, attempt, self.ends, room)
+
+
+def token_segments(
+    store: tokens.Store,
+    split: str,
+    *,
+    seed: int,
+    batch_size: int,
+    frames: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """An endless dataset of batches of random segments of a token store's records.
+
+    Records are drawn by their length, as files are by `segments`.
+
+    Returns:
+      dataset of dict(codes=int32 [batch_size / process_count, frames, codebooks], -1 behind the end
+      of a record; record=int32 [batch_size / process_count], index into the store).
+
+    Raises ValueError, one line, for sizes that do not fit and a split without tokens.
+    """
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size}: expected a positive multiple of {process_count} processes"
+        )
+    if frames < 1:
+        raise ValueError(f"segments of {frames} frames: expected 1 or more")
+    records = store.select(split)
+    examples = _TokenExamples(
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+        store=store,
+        records=records,
+        ends=np.cumsum([store.entries[record]["frames"] for record in records]),
+        seed=seed,
+        frames=frames,
+    )
+    return grain.MapDataset.source(examples).batch(batch_size // process_count)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _TokenExamples(_Sliced):
+    """Segments of tokens by their global index."""
+
+    store: tokens.Store
+    records: list[int]
+    ends: np.ndarray  # cumulative frames of the records
+    seed: int
+    frames: int
+
+    def example(self, index: int) -> dict[str, Any]:
+        def room(number):
+            return self.store.entries[self.records[number]]["frames"] - self.frames
+
+        number, start = _draw(self.seed, index, 0, self.ends, room)
+        record = self.records[number]
+        found = self.store[record].codes[start : start + self.frames]
+        codes = np.full((self.frames, found.shape[1]), -1, np.int32)
+        codes[: len(found)] = found
+        return dict(codes=codes, record=np.int32(record))
+
+
+def _draw(seed: int, index: int, attempt: int, ends, room) -> tuple[int, int]:
+    """(item, first frame) of a global index: items by length, starts uniformly in `room(item)`."""
+    # Philox is counter-based: each (index, attempt) is a stream of its own, of 2^64 draws.
+    rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, attempt, index, 0]))
+    number = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
+    number = min(number, len(ends) - 1)
+    return number, int(rng.integers(max(room(number), 0) + 1))
 
 
 def iterate(
@@ -173,11 +254,9 @@ def _begin_worker(worker: int, workers: int) -> None:
     del worker, workers
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    parent = os.getppid()
 
     def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        multiprocessing.parent_process().join()
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()

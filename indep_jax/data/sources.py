@@ -1,9 +1,14 @@
-"""Where music comes from: `folder:PATH` or `sample:`, as a table of readable files of one split."""
+"""Where music comes from, as a table of readable files of one split.
+
+`folder:PATH`, `sample:`, `array_record:GLOB` (data/records.py), or `tfds:NAME[:SPLIT]`
+(data/tfds.py).
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -13,10 +18,13 @@ from collections.abc import Sequence
 
 import soundfile
 
+from indep_jax.data import captions, tfds
+
 SPLITS = ("train", "valid", "test")
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 SAMPLE_FOLDER = pathlib.Path(__file__).parent / "sample"
 
+_VALIDATION = ("validation", "valid", "val", "dev")  # what TFDS datasets call it
 _VALID_BELOW, _TEST_BELOW = 0.05, 0.10  # shares of the files held out where no manifest says
 
 # What no music is, and a damaged header may say. Silence compresses best, in FLAC: a few hundred
@@ -40,7 +48,11 @@ class AudioFile:
     frames: int  # at sample_rate, as the header says
     sample_rate: int
     channels: int
+    split: str = "train"
     caption: str = ""
+    record: int | None = None  # path is an ArrayRecord shard, and this the file's record in it
+    origin: str = ""  # the file that this is a piece of, where it is one
+    format: tfds.Format | None = None  # how a record of a TFDS dataset holds it
 
     @property
     def seconds(self) -> float:
@@ -54,7 +66,7 @@ class AudioSource:
     Attributes:
       source: as the user wrote it, for messages.
       split: "train", "valid", "test" or "all".
-      files: sorted by name; a batch's `file` entries index this list.
+      files: sorted by name.
       unreadable: names of the files that could not be opened.
     """
 
@@ -67,16 +79,34 @@ class AudioSource:
     def seconds(self) -> float:
         return sum(file.seconds for file in self.files)
 
+    @property
+    def origins(self) -> list[int]:
+        """Of each file the index of the first one with the same origin: itself, for whole files.
+
+        What a batch's `file` entries are: pieces of one file are no independent draws.
+        """
+        first: dict[str, int] = {}
+        return [
+            first.setdefault(file.origin, number) if file.origin else number
+            for number, file in enumerate(self.files)
+        ]
+
 
 def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSource:
-    """Opens `folder:PATH` or `sample:`; reads headers only.
+    """Opens a source; reads headers only (of a TFDS dataset, once, every record).
 
     `folder:PATH` is searched recursively for wav, flac, ogg, opus and mp3 (hidden names are left
     out). Where PATH/manifest.json exists, it alone says which files there are and which split each
     belongs to: {"files": [{"path": relative, "split": "train" | "valid" | "test", "caption":
     optional}]}. Otherwise a hash of the relative name holds out about 5% of the files for
     validation and 5% for test, at least one each; where a folder has fewer than three files, splits
-    share them, and one line on stderr says so.
+    share them, and one line on stderr says so. Captions are the manifest's, or those that lie beside
+    the files (data/captions.py).
+
+    `array_record:GLOB` are shards that launch/pack_audio.py wrote; their indices say the splits.
+
+    `tfds:NAME` is a TFDS dataset of audio, prepared as ArrayRecord, with its own train, validation
+    and test split; `tfds:NAME:SPLIT` is one of its splits, which a hash splits as it does a folder.
 
     Files that cannot be opened are counted and named in one line on stderr.
 
@@ -88,12 +118,18 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}, all")
     scheme, _, rest = source.partition(":")
+    if scheme == "array_record" and rest:
+        return _open_records(source, rest, split, max_unreadable)
+    if scheme == "tfds" and rest:
+        return _open_tfds(source, rest, split, max_unreadable)
     if scheme == "folder" and rest:
         folder = pathlib.Path(rest).expanduser()
     elif source == "sample:":
         folder = SAMPLE_FOLDER
     else:
-        raise ValueError(f"source {source!r}: expected folder:PATH or sample:")
+        raise ValueError(
+            f"source {source!r}: expected folder:PATH, array_record:GLOB, tfds:NAME or sample:"
+        )
     if not folder.is_dir():
         raise ValueError(f"source {source}: {folder} is not a folder")
     manifest = folder / "manifest.json"
@@ -108,7 +144,9 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
         if not names:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
             raise ValueError(f"source {source}: no audio under {folder}, expected {kinds}")
-        files, errors = _open_files(folder, [dict(path=name) for name in names])
+        texts = captions.read(folder, names)
+        entries = [dict(path=name, caption=texts.get(name)) for name in names]
+        files, errors = _open_files(folder, entries)
     check_unreadable(source, errors, len(files) + len(errors), max_unreadable)
     name_unreadable(f"source {source}", errors)
     if not manifest.exists():
@@ -117,6 +155,104 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
         raise ValueError(
             f"source {source}: no readable file in split {split} ({len(errors)} unreadable)"
         )
+    return AudioSource(source, split, files, list(errors))
+
+
+def open_file(path: str | os.PathLike) -> AudioFile:
+    """One file by its path. Raises ValueError, one line, where it cannot be read."""
+    files, errors = _open_files(pathlib.Path(), [dict(path=os.fspath(path))])
+    if errors:
+        raise ValueError(f"{path}: {errors[os.fspath(path)]}")
+    return files[0]
+
+
+def index_path(shard: pathlib.Path) -> pathlib.Path:
+    """Where a shard's index is: what its records hold, so that opening reads none of them."""
+    return shard.with_name(shard.name + ".json")
+
+
+def _open_records(source: str, pattern: str, split: str, max_unreadable: float) -> AudioSource:
+    """The records of a split in the shards that match a pattern."""
+    paths = glob.glob(os.path.expanduser(pattern), recursive=True)
+    shards = sorted(pathlib.Path(path) for path in paths if not path.endswith(".json"))
+    if not shards:
+        raise ValueError(f"source {source}: no file matches {pattern}")
+    top = os.path.commonpath([shard.parent for shard in shards])
+    files, errors = [], {}
+    for shard in shards:
+        place = os.path.relpath(shard, top)
+        try:
+            index = json.loads(index_path(shard).read_text(encoding="utf-8"))
+            for entry in index["records"]:
+                if split not in (entry["split"], "all"):
+                    continue
+                files.append(
+                    AudioFile(
+                        name=f"{place}#{entry['record']}",
+                        path=str(shard),
+                        frames=entry["frames"],
+                        sample_rate=index["sample_rate"],
+                        channels=index["channels"],
+                        split=entry["split"],
+                        caption=entry["caption"],
+                        record=entry["record"],
+                        # Two folders may have packed different files of one name.
+                        origin=os.path.join(os.path.dirname(place), entry["origin"]),
+                    )
+                )
+        except OSError as error:
+            errors[place] = f"{index_path(shard).name}: {describe_error(error)}"
+        except (ValueError, KeyError, TypeError):
+            errors[place] = f"{index_path(shard).name} is no index of launch/pack_audio.py"
+    check_unreadable(source, errors, len(shards), max_unreadable)
+    name_unreadable(f"source {source}", errors)
+    if not files:
+        raise ValueError(f"source {source}: no readable record in split {split}")
+    return AudioSource(source, split, files, list(errors))
+
+
+def _open_tfds(source: str, rest: str, split: str, max_unreadable: float) -> AudioSource:
+    """The records of a split of a TFDS dataset."""
+    name, _, only = rest.partition(":")
+    audio, splits = tfds.read_index(tfds.find(name))
+    names = dict(valid=_VALIDATION).get(split, (split,))
+    if only:
+        chosen = [only] if only in splits else []
+    elif split == "all":
+        chosen = list(splits)
+    else:
+        chosen = [candidate for candidate in names if candidate in splits][:1]
+    if not chosen:
+        raise ValueError(
+            f"source {source}: {only or split} is none of its splits, {', '.join(splits)}; "
+            f"tfds:{name}:SPLIT takes one of them and holds out a share of it"
+        )
+    records = [(its_split, record) for its_split in chosen for record in splits[its_split]]
+    files, errors = [], {}
+    for its_split, record in records:
+        its_name = f"{pathlib.Path(record.path).name}#{record.number}"
+        if record.problem:
+            errors[its_name] = record.problem
+            continue
+        files.append(
+            AudioFile(
+                name=its_name,
+                path=record.path,
+                frames=record.frames,
+                sample_rate=record.sample_rate,
+                channels=record.channels,
+                split="valid" if its_split in _VALIDATION else its_split,
+                caption=record.caption,
+                record=record.number,
+                format=audio,
+            )
+        )
+    check_unreadable(source, errors, len(records), max_unreadable)
+    name_unreadable(f"source {source}", errors)
+    if only:
+        files = _hash_split(source, files, split)
+    if not files:
+        raise ValueError(f"source {source}: no readable record in split {split}")
     return AudioSource(source, split, files, list(errors))
 
 
@@ -205,6 +341,7 @@ def _open_files(
                     frames=audio.frames,
                     sample_rate=audio.samplerate,
                     channels=audio.channels,
+                    split=entry.get("split", "train"),
                     caption=entry.get("caption") or "",
                 )
         except READ_ERRORS as error:
@@ -234,25 +371,28 @@ def _hash_split(source: str, files: list[AudioFile], split: str) -> list[AudioFi
 
     (Except that a folder too small for the shares holds out the files with the lowest hashes.)
     """
-    if split == "all" or not files:
+    if not files:
         return files
     share = {file.name: _uniform_hash(file.name) for file in files}
     ranked = sorted(files, key=lambda file: share[file.name])
     if len(ranked) < 3:
+        if split == "all":
+            return files
         print(
             f"source {source}: {len(ranked)} files, fewer than the 3 splits, which share them",
             file=sys.stderr,
             flush=True,
         )
-        return ranked[-1:] if split == "train" else ranked[:1]
+        shared = ranked[-1] if split == "train" else ranked[0]
+        return [dataclasses.replace(shared, split=split)]
     valid = max(1, sum(share[file.name] < _VALID_BELOW for file in ranked))
     valid = min(valid, len(ranked) - 2)
     held_out = max(valid + 1, sum(share[file.name] < _TEST_BELOW for file in ranked))
     held_out = min(held_out, len(ranked) - 1)
-    first, last = dict(
-        valid=(0, valid), test=(valid, held_out), train=(held_out, len(ranked))
-    )[split]
-    return sorted(ranked[first:last], key=lambda file: file.name)
+    names = ["valid"] * valid + ["test"] * (held_out - valid) + ["train"] * (len(ranked) - held_out)
+    placed = [dataclasses.replace(file, split=name) for file, name in zip(ranked, names)]
+    placed = [file for file in placed if split in (file.split, "all")]
+    return sorted(placed, key=lambda file: file.name)
 
 
 def _uniform_hash(name: str) -> float:

@@ -1,9 +1,11 @@
 """Token stores: what `indep_jax.encode` writes, codes and where they come from.
 
-A store is a folder: tokens.json, which says what made it, and its shards, ArrayRecord files of one
-record per source file, each a msgpack map (flax.serialization) of
+A store is a folder: tokens.json, which says what made it, and its shards. A shard is an ArrayRecord
+file SHARD of one record per source file, and its index SHARD.json, written last: for each record all
+but the codes, and their number, `frames`. A record is a msgpack map (flax.serialization) of
 
     name      of the source file, relative to its folder; bytes, as the file system has it
+    split     of the source: train, valid or test
     caption   text, may be empty
     length    samples of the waveform, at the store's sample rate
     codes     [frames, codebooks], uint16 or int32
@@ -11,7 +13,6 @@ record per source file, each a msgpack map (flax.serialization) of
 
 from __future__ import annotations
 
-import bisect
 import json
 import os
 import pathlib
@@ -22,6 +23,8 @@ import numpy as np
 from array_record.python import array_record_module
 from flax import serialization
 
+from indep_jax.data import arrayrecord
+
 INFO = "tokens.json"
 
 
@@ -29,6 +32,7 @@ class Tokens(NamedTuple):
     """The tokens of one file; see the module."""
 
     name: str
+    split: str
     caption: str
     length: int
     codes: np.ndarray
@@ -38,31 +42,30 @@ def shard_path(folder: pathlib.Path, number: int, shards: int) -> pathlib.Path:
     return folder / f"tokens-{number:05d}-of-{shards:05d}.array_record"
 
 
-def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> int:
-    """Writes one shard, beside and then renamed; returns the number of its records."""
+def index_path(shard: pathlib.Path) -> pathlib.Path:
+    return shard.with_name(shard.name + ".json")
+
+
+def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
+    """Writes one shard and its index, each beside and then renamed."""
     beside = path.with_name(path.name + ".tmp")
-    count = 0
+    entries = []
     try:
         # Groups of one record: a reader that wants one reads no other.
         writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
         for item in items:
             record = item._asdict() | dict(name=os.fsencode(item.name))
             writer.write(serialization.msgpack_serialize(record))
-            count += 1
+            about = item._asdict() | dict(frames=len(item.codes))
+            entries.append({key: value for key, value in about.items() if key != "codes"})
         writer.close()
         beside.replace(path)
+        beside.write_text(json.dumps(dict(records=entries), indent=0), encoding="utf-8")
+        beside.replace(index_path(path))
     except RuntimeError as error:  # array_record's, for a disk that is full or gone
         raise OSError(f"{path} could not be written: {' '.join(str(error).split())}") from error
     finally:
         beside.unlink(missing_ok=True)
-    return count
-
-
-def write_info(folder: pathlib.Path, info: dict[str, Any]) -> None:
-    """Writes tokens.json: beside, then renamed."""
-    beside = folder / (INFO + ".tmp")
-    beside.write_text(json.dumps(info, indent=1) + "\n")
-    beside.replace(folder / INFO)
 
 
 def read_info(folder: str | os.PathLike) -> dict[str, Any]:
@@ -79,35 +82,47 @@ def read_info(folder: str | os.PathLike) -> dict[str, Any]:
 class Store:
     """A complete token store: `len`, and `store[i]` gives Tokens.
 
-    info: the content of tokens.json. Raises ValueError, one line, for a folder that is no store,
-    or whose shards are not all there.
+    info: the content of tokens.json; entries: of each record all but the codes, and `frames`.
+    Raises ValueError, one line, for a folder that is no store, or whose shards are not all there.
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.info = read_info(folder)
+        self.folder, self.info = os.fspath(folder), read_info(folder)
         shards = self.info["shards"]
         paths = [shard_path(pathlib.Path(folder), number, shards) for number in range(shards)]
-        missing = [path.name for path in paths if not path.exists()]
+        missing = [path.name for path in paths if not index_path(path).exists()]
         if missing:
             raise ValueError(
                 f"{folder}: {len(missing)} of {shards} shards are missing, the first is "
                 f"{missing[0]}; the same indep_jax.encode command again makes them"
             )
-        self._readers = [array_record_module.ArrayRecordReader(str(path)) for path in paths]
-        broken = [p.name for p, r in zip(paths, self._readers) if not r.ok()]
-        if broken:
-            raise ValueError(f"{folder}: {broken[0]} is not a whole ArrayRecord file; remove it, and "
-                             "the same indep_jax.encode command makes it again")
-        self._ends = np.cumsum([reader.num_records() for reader in self._readers]).tolist()
+        self.entries, self._places = [], []
+        for path in paths:
+            records = json.loads(index_path(path).read_text(encoding="utf-8"))["records"]
+            self.entries += records
+            self._places += [(path, record) for record in range(len(records))]
+            try:
+                whole = arrayrecord.count(path) == len(records)
+            except OSError:
+                whole = False
+            if not whole:
+                raise ValueError(
+                    f"{folder}: {path.name} is not a whole ArrayRecord file; remove it, "
+                    "and the same indep_jax.encode command makes it again"
+                )
+
+    def select(self, split: str) -> list[int]:
+        """The records of a split, in order. Raises ValueError, one line, where there is none."""
+        found = [i for i, entry in enumerate(self.entries) if split in (entry["split"], "all")]
+        if not found:
+            raise ValueError(f"{self.folder}: no tokens of split {split}")
+        return found
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self.entries)
 
     def __getitem__(self, index: int) -> Tokens:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        shard = bisect.bisect_right(self._ends, index)
-        first = self._ends[shard - 1] if shard else 0
-        (record,) = self._readers[shard].read([index - first])
-        fields = serialization.msgpack_restore(record)
+        fields = serialization.msgpack_restore(arrayrecord.read(*self._places[index]))
         return Tokens(**fields | dict(name=os.fsdecode(fields["name"])))

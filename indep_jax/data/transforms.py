@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 
@@ -9,6 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from indep_jax.data import arrayrecord, tfds
 from indep_jax.data.sources import AudioFile
 
 # Half-length of what soxr's HQ filter sees, with a margin, in frames of the lower of the two rates.
@@ -100,7 +102,7 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
     """
     if first >= last:
         return np.zeros((0, file.channels), np.float32)
-    with soundfile.SoundFile(os.fsencode(file.path)) as handle:
+    with soundfile.SoundFile(_where(file)) as handle:
         if handle.channels != file.channels or handle.samplerate != file.sample_rate:
             raise EOFError("not the file it was when the source was opened")
         handle.seek(first)
@@ -110,3 +112,13 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
     if not np.abs(audio).max() <= _LOUDEST:  # so that nan, which compares as false, fails too
         raise OSError("samples that are not finite, or far beyond full scale")
     return audio
+
+
+def _where(file: AudioFile) -> bytes | io.BytesIO:
+    """What soundfile opens: the path, or the bytes of a record."""
+    if file.record is None:
+        return os.fsencode(file.path)
+    content = arrayrecord.read(file.path, file.record)
+    if file.format is None:
+        return io.BytesIO(content)
+    return tfds.to_file(content, file.format, file.sample_rate)

@@ -9,7 +9,9 @@ from indep_jax.signal.stft import at_least_float32
 BLOCK = 256
 
 
-def covariance(streams, *, standardize: bool = True, segments=None):
+def covariance(
+    streams, *, standardize: bool = True, segments=None, diagonal: bool = False, active=None
+):
     """Mean over codebook pairs of the squared cross-covariance per coordinate pair; a scalar.
 
     Estimates mean_{p < q} ||Cov(x_p, x_q)||_F^2 / dim^2. With `standardize` this is the mean
@@ -18,15 +20,24 @@ def covariance(streams, *, standardize: bool = True, segments=None):
     streams: [batch, time, codebooks, dim] or [rows, codebooks, dim], at least two codebooks.
     segments: source file of each batch item (or row), integers; products of two rows of one file
         are left out.
+    diagonal: True keeps the products of a row with itself: the plain squared norm, at least 0,
+        biased up by O(1/n).
+    active: how many leading codebooks take part, as for `dhsic`.
 
     Written as a mean over pairs of different rows (different files) of prod <x_i, x_j>, which
     takes away the noise floor of 1/n that the plain squared norm has: what bias remains, from
     centring on the sample mean, is O(1/n^2) at independence (n the files, with segments).
     Variance: O(1/(dim n)^2) at independence, O(1/n) elsewhere; values may be below 0.
     Cost: O(n codebooks^2 dim^2) time and O(n) memory; with segments O(n^2 codebooks dim) time and
-    O(n) memory. 0 if no pair of rows is left.
+    O(n) memory. 0 if no pair of rows is left. Without segments sharded rows need no ring: sums over
+    rows are all the communication. ValueError for `diagonal` with `segments`.
     """
+    if diagonal and segments is not None:
+        raise ValueError(
+            "covariance: the V-statistic (diagonal) cannot leave out pairs of segments"
+        )
     x_NxKxD, segments = streams_.rows(streams, segments)
+    x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:
         x_NxKxD = streams_.standardize(x_NxKxD)
     else:
@@ -39,11 +50,16 @@ def covariance(streams, *, standardize: bool = True, segments=None):
         products = jnp.einsum("nkd,nle->kdle", x_NxKxD, x_NxKxD, precision="highest")
         squares_KxK = jnp.sum(jnp.square(products), axis=(1, 3))
         total = jnp.sum(jnp.triu(squares_KxK, 1))
-        itself = _distinct(jnp.sum(jnp.square(x_NxKxD), axis=-1), axis=1)
-        total, pairs = total - jnp.sum(itself), max(n * (n - 1), 1)
+        pairs = n * n
+        if not diagonal:
+            itself = _distinct(jnp.sum(jnp.square(x_NxKxD), axis=-1), axis=1)
+            total, pairs = total - jnp.sum(itself), max(n * (n - 1), 1)
     else:
         total, pairs = _across_segments(x_NxKxD, segments)
-    return total / (jnp.maximum(pairs, 1) * (codebooks * (codebooks - 1) / 2) * dim**2)
+    if active is not None:
+        codebooks = jnp.clip(active, 2, codebooks)
+    value = total / (jnp.maximum(pairs, 1) * (codebooks * (codebooks - 1) / 2) * dim**2)
+    return streams_.of_several(value, active)
 
 
 def _distinct(x, axis):

@@ -12,7 +12,9 @@ def dhsic(
     standardize: bool = True,
     segments=None,
     diagonal: bool = False,
+    active=None,
     block: int = 1024,
+    pairs=None,
 ):
     """dHSIC of the codebooks, summed over the components of the kernel mixture; a scalar.
 
@@ -24,13 +26,18 @@ def dhsic(
     and only if the codebooks are independent.
 
     streams: [batch, time, codebooks, dim] or [rows, codebooks, dim].
-    bandwidths: "median", "paper" or an array (see `kernels.bandwidths`); no gradient in them.
+    bandwidths: "median", "median_shared", "paper" or an array (see `kernels.bandwidths`); no
+        gradient in them.
     standardize: each coordinate to zero mean and unit variance over the rows first.
     segments: source file of each batch item (or row), integers; pairs of rows of one file are
         left out of every mean. Frames of one file resemble each other in every codebook, which
         reads as dependence between codebooks that have none.
     diagonal: False leaves i = j out of every mean; True is the V-statistic, which is exactly
         dHSIC of the empirical distribution and so at least 0 (zero on a full factorial grid).
+    active: how many leading codebooks take part, a (traced) integer, default all: the others, which
+        quantizer dropout left out, get no gradient. 0 with fewer than two.
+    block: rows of a tile of pairs. pairs: default on one device (or as XLA likes), or
+        `independence.ring(mesh, axis)` for rows that are sharded over devices.
 
     Bias: without the diagonal, none where the codebooks are independent, be they standardised or
     not and whatever bandwidths each gets from its own values: mean over pairs of a product then
@@ -49,21 +56,22 @@ def dhsic(
     if diagonal and segments is not None:
         raise ValueError("dhsic: the V-statistic (diagonal) cannot leave out pairs of segments")
     x_NxKxD, segments = streams_.rows(streams, segments)
+    x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:
         x_NxKxD = streams_.standardize(x_NxKxD)
     a_CxK = kernels.bandwidths(bandwidths, x_NxKxD, segments)
     ids = None
     if not diagonal:
         ids = (jnp.arange(x_NxKxD.shape[0]) if segments is None else segments)[:, None]
-    sums_CxSxN, counts_N = kernels.pair_sums(
-        x_NxKxD, None, a_CxK, ids, None, marginals=True, block=block
-    )
+    how = dict(marginals=True, block=block, ladder=kernels.ladder(bandwidths), pairs=pairs)
+    sums_CxSxN, counts_N = kernels.pair_sums(x_NxKxD, None, a_CxK, ids, None, **how)
     means_CxS = jnp.sum(sums_CxSxN, axis=-1) / jnp.maximum(jnp.sum(counts_N), 1)
     row_means_CxKxN = sums_CxSxN[:, 1:] / jnp.maximum(counts_N, 1)
     partnered = jnp.maximum(jnp.sum(counts_N > 0), 1)
     # A row without partners has the product 0 in every component.
     crossed_C = jnp.sum(_product(row_means_CxKxN, axis=1), axis=-1) / partnered
-    return jnp.sum(means_CxS[:, 0] + _product(means_CxS[:, 1:], axis=1) - 2 * crossed_C)
+    value = jnp.sum(means_CxS[:, 0] + _product(means_CxS[:, 1:], axis=1) - 2 * crossed_C)
+    return streams_.of_several(value, active)
 
 
 def _product(x, axis):

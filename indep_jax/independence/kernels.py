@@ -7,6 +7,7 @@ below, and of nothing else that grows with the square of the rows.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -20,6 +21,7 @@ PAPER_BANDWIDTHS = (0.1, 1.0, 5.0, 10.0, 20.0, 50.0)  # ICML 2024; for standardi
 MEDIAN_FACTORS = (0.5, 1.0, 2.0)
 MEDIAN_ROWS = 128  # 8k pairs: the median's own error is far below the steps of the factors
 SMALLEST_BANDWIDTH = 1e-6  # keeps 1 / a finite for a codebook that has collapsed to a point
+LARGEST_POWER = 32  # of an exp, which multiplies its rounding: at most 2e-6 in float32
 
 
 def bandwidths(rule, rows_NxKxD, segments=None):
@@ -28,7 +30,8 @@ def bandwidths(rule, rows_NxKxD, segments=None):
     rule "paper": PAPER_BANDWIDTHS for every codebook. "median": per codebook, the median squared
     distance over pairs of an evenly spaced subsample of at most 128 rows, times MEDIAN_FACTORS;
     pairs of one segment are left out where segments [n] are given (unless no other pair exists).
-    Where half of the pairs coincide the mean stands in for the median. An array [components] or
+    Where half of the pairs coincide the mean stands in for the median. "median_shared": the same
+    of the concatenated vectors, one bandwidth for all codebooks. An array [components] or
     [components, codebooks] of positive numbers is taken as it is. ValueError for other names.
     """
     n, codebooks, _ = rows_NxKxD.shape
@@ -41,30 +44,104 @@ def bandwidths(rule, rows_NxKxD, segments=None):
     if rule == "paper":
         a = jnp.asarray(PAPER_BANDWIDTHS, dtype)
         return jnp.broadcast_to(a[:, None], (len(PAPER_BANDWIDTHS), codebooks))
-    if rule != "median":
-        raise ValueError(f"bandwidths {rule!r}: expected 'paper', 'median' or an array")
+    if rule not in ("median", "median_shared"):
+        raise ValueError(
+            f"bandwidths {rule!r}: expected 'paper', 'median', 'median_shared' or an array"
+        )
     if n < 2:
-        raise ValueError(f"bandwidths 'median' of {n} rows: expected at least 2")
+        raise ValueError(f"bandwidths {rule!r} of {n} rows: expected at least 2")
     size = min(n, MEDIAN_ROWS)
     chosen = np.arange(size) * n // size
     x_SxKxD = jax.lax.stop_gradient(at_least_float32(rows_NxKxD[chosen]))
     x_KxSxD = jnp.swapaxes(x_SxKxD - jnp.mean(x_SxKxD, axis=0), 0, 1)
     first, second = np.triu_indices(size, 1)
     pairs_KxP = _squared_distances(x_KxSxD, x_KxSxD)[:, first, second]
+    if rule == "median_shared":
+        pairs_KxP = jnp.sum(pairs_KxP, axis=0, keepdims=True)
     if segments is not None:
         other = segments[chosen[first]] != segments[chosen[second]]
         pairs_KxP = jnp.where(other | ~jnp.any(other), pairs_KxP, jnp.nan)
     median, mean = jnp.nanmedian(pairs_KxP, axis=1), jnp.nanmean(pairs_KxP, axis=1)
     scale = jnp.where(median > 1e-3 * mean, median, mean)
-    return jnp.asarray(MEDIAN_FACTORS, dtype)[:, None] * jnp.maximum(scale, SMALLEST_BANDWIDTH)
+    scale = jnp.broadcast_to(jnp.maximum(scale, SMALLEST_BANDWIDTH), (codebooks,))
+    return jnp.asarray(MEDIAN_FACTORS, dtype)[:, None] * scale
 
 
-def pair_sums(x_NxKxD, y_NxKxD, a_CxK, x_ids, y_ids, *, marginals: bool, block: int):
+def ladder(rule) -> tuple[tuple[int, int | None, int], ...]:
+    """Which of a mixture's kernels need an exp: steps (component, source, power), in order.
+
+    Where a bandwidth is another's by a whole number, its kernel is that one's to this power: a few
+    products. source None asks for an exp (always for a traced array, whose ratios nobody knows).
+    The median's three components take one exp, the paper's six take three. No kernel is a power of
+    an exp above LARGEST_POWER, so that its relative rounding is at most that many times one exp's.
+
+    rule: as for `bandwidths`.
+    """
+    if isinstance(rule, jax.core.Tracer):
+        return tuple((c, None, 1) for c in range(rule.shape[0]))
+    if isinstance(rule, str):
+        rule = PAPER_BANDWIDTHS if rule == "paper" else MEDIAN_FACTORS
+    a_CxK = np.asarray(rule, np.float64)
+    a_CxK = a_CxK.reshape(len(a_CxK), -1)
+    steps: dict[int, tuple[int | None, int]] = {}
+    powers: dict[int, int] = {}  # of an exp
+    for c in map(int, np.argsort(-a_CxK[:, 0], kind="stable")):
+        steps[c], powers[c] = (None, 1), 1
+        for source in reversed(powers):  # from the nearest bandwidth on
+            ratios = a_CxK[source] / a_CxK[c]
+            power = round(float(ratios[0]))
+            small = source != c and power * powers[source] <= LARGEST_POWER
+            if small and np.allclose(ratios, power, rtol=1e-6, atol=0):
+                steps[c], powers[c] = (source, power), power * powers[source]
+                break
+    return tuple((c, *step) for c, step in steps.items())
+
+
+class Rows(NamedTuple):
+    """Rows that meet in pairs: vectors [codebooks, n, dim], ids [n, columns], real [n] bool.
+
+    A pair is left out when its ids agree in any column. Rows that are not real are padding.
+    """
+
+    vectors: jax.Array
+    ids: jax.Array
+    real: jax.Array
+
+
+class Pairs(NamedTuple):
+    """How rows meet: LOCAL, or `independence.ring` for rows that are sharded over devices.
+
+    shards: the rows are padded to a multiple of it.
+    sums: (plan, x, y, rates) -> sums and counts as `pair_sums` says; y None stands for x.
+    gradients: (plan, x, y, rates, cotangents of the sums) -> those of x.vectors and y.vectors
+        (None where y is).
+    permuted: (x [n, codebooks, ...], order [n, codebooks]) -> x[order[i, k], k] at [i, k].
+    """
+
+    shards: int
+    sums: Callable
+    gradients: Callable
+    permuted: Callable
+
+
+class Plan(NamedTuple):
+    """What the compiled sums depend on besides arrays."""
+
+    marginals: bool
+    block: int
+    ladder: tuple
+    pairs: Pairs
+
+
+def pair_sums(
+    x_NxKxD, y_NxKxD, a_CxK, x_ids, y_ids, *, marginals: bool, block: int, ladder=None, pairs=None
+):
     """For each row i of x, sums over the rows j of y that may be its partners.
 
     x_ids, y_ids: integers [n, columns]; the pair (i, j) is left out when its ids agree in any
     column. Both None: every pair counts. y_NxKxD None stands for x (with the same ids): each pair
     is then visited once for both of its rows.
+    ladder: of the bandwidths, default an exp for each. pairs: default LOCAL.
 
     Returns sums [components, 1 + codebooks, n], where sums[:, 0] is of the kernels' product over
     codebooks and sums[:, 1 + k] of codebook k's kernel alone (only the former, [components, 1, n],
@@ -75,10 +152,11 @@ def pair_sums(x_NxKxD, y_NxKxD, a_CxK, x_ids, y_ids, *, marginals: bool, block: 
     x and y; not in the bandwidths. float32 at least, matmuls at full precision.
     """
     chex.assert_rank(x_NxKxD, 3)
-    n, symmetric, exclude = x_NxKxD.shape[0], y_NxKxD is None, x_ids is not None
+    n, exclude = x_NxKxD.shape[0], x_ids is not None
+    pairs = LOCAL if pairs is None else pairs
     if block < 1:
         raise ValueError(f"block {block}: expected at least 1")
-    block = min(block, n)
+    padding = (0, -n % pairs.shards)
     # Distances do not see a shift; without it |x|^2 + |y|^2 - 2 x.y would cancel to rounding.
     x = at_least_float32(x_NxKxD)
     shift = jax.lax.stop_gradient(jnp.mean(x, axis=0))
@@ -88,23 +166,166 @@ def pair_sums(x_NxKxD, y_NxKxD, a_CxK, x_ids, y_ids, *, marginals: bool, block: 
             return None, None
         rows = jnp.swapaxes(at_least_float32(rows) - shift, 0, 1)
         ids = ids if exclude else jnp.zeros((n, 0), jnp.int32)
-        padding = (0, -n % block)
         return jnp.pad(rows, ((0, 0), padding, (0, 0))), jnp.pad(ids, (padding, (0, 0)))
 
     x, x_ids = prepare(x, x_ids)
     y, y_ids = prepare(y_NxKxD, y_ids)
-    a_CxK = jax.lax.stop_gradient(a_CxK.astype(x.dtype))
-    sums, counts = _sums(_Plan(symmetric, marginals, block, n), x, y, a_CxK, x_ids, y_ids)
+    if ladder is None:
+        ladder = tuple((c, None, 1) for c in range(a_CxK.shape[0]))
+    rates_CxK = jax.lax.stop_gradient(1 / (2 * a_CxK.astype(x.dtype)))
+    plan = Plan(marginals, min(block, x.shape[1] // pairs.shards), ladder, pairs)
+    real = jnp.arange(x.shape[1]) < n
+    sums, counts = _sums(plan, x, y, rates_CxK, x_ids, y_ids, real)
     return sums[:, :, :n], counts[:n]
 
 
-class _Plan(NamedTuple):
-    """What the compiled sums depend on besides arrays."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sums(plan, x, y, rates_CxK, x_ids, y_ids, real):
+    y = None if y is None else Rows(y, y_ids, real)
+    return plan.pairs.sums(plan, Rows(x, x_ids, real), y, rates_CxK)
 
-    symmetric: bool
-    marginals: bool
-    block: int
-    n: int  # rows that are real, not padding
+
+def _sums_forward(plan, *args):
+    return _sums(plan, *args), args
+
+
+def _sums_backward(plan, args, cotangents):
+    x, y, rates_CxK, x_ids, y_ids, real = args
+    y = None if y is None else Rows(y, y_ids, real)
+    dx, dy = plan.pairs.gradients(plan, Rows(x, x_ids, real), y, rates_CxK, cotangents[0])
+    return dx, dy, None, None, None, None
+
+
+_sums.defvjp(_sums_forward, _sums_backward)
+
+
+# One device: what LOCAL is, and what each device of a ring does with the rows that visit it.
+
+
+def padded(plan: Plan, x, axis: int = -1):
+    """An array, or all of Rows, padded to whole blocks with what does not count."""
+    if isinstance(x, Rows):
+        return Rows(padded(plan, x.vectors, 1), padded(plan, x.ids, 0), padded(plan, x.real, 0))
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, -x.shape[axis] % plan.block)
+    return jnp.pad(x, widths)
+
+
+def zero_sums(plan: Plan, x: Rows, rates_CxK):
+    """Sums and counts, as yet of no pair."""
+    (codebooks, n, _), dtype = x.vectors.shape, x.vectors.dtype
+    sums = jnp.zeros((len(rates_CxK), 1 + plan.marginals * codebooks, n), dtype)
+    return sums, jnp.zeros(n, dtype)
+
+
+def add_sums(plan: Plan, x: Rows, y: Rows, rates_CxK, to_x, to_y=None, *, half: bool = False):
+    """(to_x, to_y) with the kernels of all pairs of x and y added, to the rows of both.
+
+    x, y: padded alike. to_x, to_y: (sums, counts) of their rows; to_y None if nobody asks.
+    half: only the tiles of block i of x and block j of y with i <= j, and those with i = j for x
+        alone. Of x with itself that is every pair once; two devices that hold x and y the other
+        way round share their pairs so.
+    """
+
+    def visit(carry, i, j):
+        to_x, to_y = carry
+        partners = _partners(plan, x, y, i, j)
+        kernels = []  # of a component: the product over codebooks, then those of the codebooks
+        for own_Kxbxb in _kernels(plan, _squared_distances(*_tile(plan, x, y, i, j)), rates_CxK):
+            kernels.append(jnp.where(partners, _product(own_Kxbxb), 0)[None])
+            if plan.marginals:
+                kernels.append(jnp.where(partners, own_Kxbxb, 0))
+
+        def along(axis):
+            sums = jnp.concatenate([jnp.sum(kernel, axis) for kernel in kernels])
+            return sums.reshape(len(rates_CxK), -1, plan.block), jnp.sum(partners, axis, sums.dtype)
+
+        to_x = tuple(_add(plan, s, new, i, -1) for s, new in zip(to_x, along(-1)))
+        if to_y is not None:
+            own = half & (i == j)
+            to_y = tuple(
+                _add(plan, s, jnp.where(own, 0, new), j, -1) for s, new in zip(to_y, along(-2))
+            )
+        return to_x, to_y
+
+    return _over_tiles(plan, x, half, visit, (to_x, to_y))
+
+
+def add_gradients(
+    plan: Plan, x: Rows, y: Rows, rates_CxK, g_x, g_y, dx, dy, *, half: bool = False
+):
+    """(dx, dy) with the derivatives of `add_sums` added, by x.vectors and y.vectors.
+
+    g_x, g_y: cotangents of the rows' sums; g_y None where pairs were added to x alone.
+    """
+
+    def visit(carry, i, j):
+        dx, dy = carry
+        own, other = _tile(plan, x, y, i, j)
+        partners = _partners(plan, x, y, i, j)
+        d = _squared_distances(own, other)
+        g = _take(plan, g_x, i, -1)[..., :, None]
+        if g_y is not None:  # the pair is in the sums of both of its rows
+            g = g + _take(plan, g_y, j, -1)[..., None, :]
+        slopes = 0
+        for g_Sxbxb, rates_K, own_Kxbxb in zip(g, rates_CxK, _kernels(plan, d, rates_CxK)):
+            kernels = g_Sxbxb[:1] * _product(own_Kxbxb)
+            if plan.marginals:
+                kernels = kernels + g_Sxbxb[1:] * own_Kxbxb
+            slopes -= 2 * rates_K[:, None, None] * kernels
+        slopes = jnp.where(partners, slopes, 0)
+        # The derivative of d_k in x_i is 2 (x_i - y_j), zero where they coincide.
+        to_own = jnp.sum(slopes, 2)[..., None] * own - jnp.einsum(
+            "knm,kmd->knd", slopes, other, precision="highest"
+        )
+        to_other = jnp.sum(slopes, 1)[..., None] * other - jnp.einsum(
+            "knm,knd->kmd", slopes, own, precision="highest"
+        )
+        dx = _add(plan, dx, to_own, i, 1)
+        return dx, _add(plan, dy, jnp.where(half & (i == j), 0, to_other), j, 1)
+
+    return _over_tiles(plan, x, half, visit, (dx, dy))
+
+
+def sums_within(plan: Plan, x: Rows, rates_CxK):
+    """Sums and counts of the pairs of padded rows with each other, each visited once."""
+    zero = zero_sums(plan, x, rates_CxK)
+    return jax.tree.map(jnp.add, *add_sums(plan, x, x, rates_CxK, zero, zero, half=True))
+
+
+def gradients_within(plan: Plan, x: Rows, rates_CxK, g):
+    """Their derivative by x.vectors."""
+    zero = jnp.zeros_like(x.vectors)
+    return jnp.add(*add_gradients(plan, x, x, rates_CxK, g, g, zero, zero, half=True))
+
+
+def _local_sums(plan, x, y, rates_CxK):
+    n, x = len(x.real), padded(plan, x)
+    if y is None:
+        sums, counts = sums_within(plan, x, rates_CxK)
+    else:
+        zero = zero_sums(plan, x, rates_CxK)
+        (sums, counts), _ = add_sums(plan, x, padded(plan, y), rates_CxK, zero)
+    return sums[..., :n], counts[:n]
+
+
+def _local_gradients(plan, x, y, rates_CxK, g):
+    n, x, g = len(x.real), padded(plan, x), padded(plan, g)
+    if y is None:
+        return gradients_within(plan, x, rates_CxK, g)[:, :n], None
+    y, zero = padded(plan, y), jnp.zeros_like(x.vectors)
+    dx, dy = add_gradients(plan, x, y, rates_CxK, g, None, zero, zero)
+    return dx[:, :n], dy[:, :n]
+
+
+def _local_permuted(x, order_NxK):
+    return jnp.take_along_axis(x, order_NxK.reshape(order_NxK.shape + (1,) * (x.ndim - 2)), axis=0)
+
+
+LOCAL = Pairs(1, _local_sums, _local_gradients, _local_permuted)
+
+
+# Tiles.
 
 
 def _squared_distances(x_KxNxD, y_KxMxD):
@@ -115,14 +336,51 @@ def _squared_distances(x_KxNxD, y_KxMxD):
     return jnp.maximum(x_norms + y_norms - 2 * products, 0)
 
 
-def _over_tiles(plan, visit, carry, padded):
-    """carry after visit(carry, i, j) for every tile; the upper triangle when symmetric."""
-    blocks = padded // plan.block
+def _kernels(plan, d_Kxbxb, rates_CxK):
+    """For each component the kernels of the codebooks [codebooks, block, block]; their product
+    alone [1, block, block] where the plan asks for no marginals. An exp only where needed."""
+    found = {}
+    for component, source, power in plan.ladder:
+        rates_K = rates_CxK[component]
+        if source is not None:
+            found[component] = jax.lax.integer_pow(found[source], power)
+        elif plan.marginals:
+            found[component] = jnp.exp(-d_Kxbxb * rates_K[:, None, None])
+        else:
+            found[component] = jnp.exp(-sum(d * rate for d, rate in zip(d_Kxbxb, rates_K)))[None]
+    return [found[component] for component in range(len(found))]
+
+
+def _product(x_Kxbxb):
+    """Over codebooks."""
+    product, *others = x_Kxbxb
+    for other in others:
+        product = product * other
+    return product
+
+
+def _over_tiles(plan, x, half, visit, carry):
+    """carry after visit(carry, i, j) for every tile of blocks; those of i <= j alone when half."""
+    blocks = len(x.real) // plan.block
     if blocks == 1:
         return visit(carry, 0, 0)
-    tiles = [(i, j) for i in range(blocks) for j in range(i if plan.symmetric else 0, blocks)]
+    tiles = [(i, j) for i in range(blocks) for j in range(i if half else 0, blocks)]
     tiles = jnp.asarray(np.array(tiles, np.int32))
     return jax.lax.scan(lambda c, tile: (visit(c, tile[0], tile[1]), None), carry, tiles)[0]
+
+
+def _tile(plan, x, y, i, j):
+    """Vectors of block i of x and of block j of y."""
+    return _take(plan, x.vectors, i, 1), _take(plan, y.vectors, j, 1)
+
+
+def _partners(plan, x, y, i, j):
+    """Which pairs of tile (i, j) count, bool [block, block]."""
+    partners = _take(plan, x.real, i, 0)[:, None] & _take(plan, y.real, j, 0)[None, :]
+    own, other = _take(plan, x.ids, i, 0), _take(plan, y.ids, j, 0)
+    for c in range(own.shape[1]):
+        partners &= own[:, c, None] != other[None, :, c]
+    return partners
 
 
 def _take(plan, x, index, axis):
@@ -132,99 +390,3 @@ def _take(plan, x, index, axis):
 def _add(plan, x, update, index, axis):
     update = _take(plan, x, index, axis) + update
     return jax.lax.dynamic_update_slice_in_dim(x, update, index * plan.block, axis)
-
-
-def _partners(plan, i, j, x_ids, y_ids):
-    """Which pairs of tile (i, j) count, bool [block, block]."""
-    row, column = (index * plan.block + jnp.arange(plan.block) for index in (i, j))
-    partners = (row < plan.n)[:, None] & (column < plan.n)[None, :]
-    own, other = _take(plan, x_ids, i, 0), _take(plan, y_ids, j, 0)
-    for c in range(own.shape[1]):
-        partners &= own[:, c, None] != other[None, :, c]
-    return partners
-
-
-def _joint(d_Kxbxb, rates_K):
-    """The product of a component's kernels over codebooks [block, block], by one exp."""
-    return jnp.exp(-sum(d * rate for d, rate in zip(d_Kxbxb, rates_K)))
-
-
-def _marginals(d_Kxbxb, rates_K):
-    return jnp.exp(-d_Kxbxb * rates_K[:, None, None])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sums(plan, x_KxNxD, y_KxNxD, a_CxK, x_ids, y_ids):
-    x, y = x_KxNxD, x_KxNxD if plan.symmetric else y_KxNxD
-    y_ids = x_ids if plan.symmetric else y_ids
-    codebooks, padded, _ = x.shape
-    rates_CxK = 1 / (2 * a_CxK)
-
-    def visit(carry, i, j):
-        sums, counts = carry
-        partners = _partners(plan, i, j, x_ids, y_ids)
-        d = _squared_distances(_take(plan, x, i, 1), _take(plan, y, j, 1))
-        kernels = []  # of a component: the product over codebooks, then those of the codebooks
-        for rates_K in rates_CxK:
-            kernels.append(jnp.where(partners, _joint(d, rates_K), 0)[None])
-            if plan.marginals:
-                kernels.append(jnp.where(partners, _marginals(d, rates_K), 0))
-
-        def along(axis):
-            sums = jnp.concatenate([jnp.sum(kernel, axis) for kernel in kernels])
-            return sums.reshape(len(a_CxK), -1, plan.block), jnp.sum(partners, axis, x.dtype)
-
-        sums, counts = (_add(plan, s, new, i, -1) for s, new in zip((sums, counts), along(-1)))
-        if plan.symmetric:
-            sums, counts = (
-                _add(plan, s, jnp.where(i == j, 0, new), j, -1)
-                for s, new in zip((sums, counts), along(-2))
-            )
-        return sums, counts
-
-    sums = jnp.zeros((len(a_CxK), 1 + plan.marginals * codebooks, padded), x.dtype)
-    return _over_tiles(plan, visit, (sums, jnp.zeros(padded, x.dtype)), padded)
-
-
-def _sums_forward(plan, *args):
-    return _sums(plan, *args), args
-
-
-def _sums_backward(plan, args, cotangents):
-    x, y, a_CxK, x_ids, y_ids = args
-    y, y_ids = (x, x_ids) if plan.symmetric else (y, y_ids)
-    g_CxSxN, rates_CxK = cotangents[0], 1 / (2 * a_CxK)
-
-    def visit(carry, i, j):
-        own, other = _take(plan, x, i, 1), _take(plan, y, j, 1)
-        partners = _partners(plan, i, j, x_ids, y_ids)
-        d = _squared_distances(own, other)
-        g = _take(plan, g_CxSxN, i, -1)[..., :, None]
-        if plan.symmetric:  # the pair is in the sums of both of its rows
-            g = g + _take(plan, g_CxSxN, j, -1)[..., None, :]
-        slopes = 0
-        for g_SxN, rates_K in zip(g, rates_CxK):
-            kernels = g_SxN[:1] * _joint(d, rates_K)
-            if plan.marginals:
-                kernels = kernels + g_SxN[1:] * _marginals(d, rates_K)
-            slopes -= 2 * rates_K[:, None, None] * kernels
-        slopes = jnp.where(partners, slopes, 0)
-        # The derivative of d_k in x_i is 2 (x_i - y_j), zero where they coincide.
-        to_own = jnp.sum(slopes, 2)[..., None] * own - jnp.einsum(
-            "knm,kmd->knd", slopes, other, precision="highest"
-        )
-        to_other = jnp.sum(slopes, 1)[..., None] * other - jnp.einsum(
-            "knm,knd->kmd", slopes, own, precision="highest"
-        )
-        dx, dy = carry
-        dx = _add(plan, dx, to_own, i, 1)
-        if plan.symmetric:
-            return _add(plan, dx, jnp.where(i == j, 0, to_other), j, 1), None
-        return dx, _add(plan, dy, to_other, j, 1)
-
-    carry = (jnp.zeros_like(x), None if plan.symmetric else jnp.zeros_like(y))
-    dx, dy = _over_tiles(plan, visit, carry, x.shape[1])
-    return dx, dy, None, None, None
-
-
-_sums.defvjp(_sums_forward, _sums_backward)

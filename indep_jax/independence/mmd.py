@@ -17,7 +17,10 @@ def permutation_mmd(
     published: bool = False,
     batch: int | None = None,
     segments=None,
+    diagonal: bool = False,
+    active=None,
     block: int = 1024,
+    pairs=None,
 ):
     """MMD^2 of the joint rows against rows permuted independently per codebook; a scalar.
 
@@ -26,10 +29,12 @@ def permutation_mmd(
     product of the marginals), k a mixture of Gaussian kernels on the concatenated vector.
 
     streams: [batch, time, codebooks, dim] or [rows, codebooks, dim].
-    bandwidths: "paper", "median" or an array (see `kernels.bandwidths`).
+    bandwidths: "paper", "median", "median_shared" or an array (see `kernels.bandwidths`).
     standardize: each coordinate to zero mean and unit variance over the rows first.
     segments: source file of each batch item (or row), integers. A pair is left out when its two
         sides have the same file in any codebook (a permuted row has a file per codebook).
+    diagonal: True leaves no pair out: the V-statistic, at least 0, biased up by O(1/n).
+    active, block, pairs: as for `dhsic`.
     published: the arithmetic of the published code, for comparison: no pair left out, and the
         number of clips B where the number of rows belongs: (S_xx - B) / (B (B - 1)) and so on,
         S the sums over pairs; clamped at 0. B is the first axis of [batch, time, ...] streams;
@@ -45,11 +50,16 @@ def permutation_mmd(
     Cost: three passes over pairs (xx and yy at half price, by symmetry), O(n^2 codebooks dim)
     time, O(n + block^2) memory.
 
-    ValueError for `published` with `segments`, or with fewer than two clips, or on rows without
-    `batch`.
+    ValueError for any two of `published`, `diagonal` and `segments`, and for `published` with fewer
+    than two clips, or on rows without `batch`.
     """
     if published and segments is not None:
         raise ValueError("permutation_mmd: the published arithmetic knows no segments")
+    if diagonal and (published or segments is not None):
+        raise ValueError(
+            "permutation_mmd: the V-statistic (diagonal) cannot leave out pairs of segments, nor "
+            "is it the published arithmetic"
+        )
     if published and batch is None:
         if streams.ndim != 4:
             raise ValueError("permutation_mmd: published=True on rows needs batch=, their clips")
@@ -57,13 +67,34 @@ def permutation_mmd(
     if published and batch < 2:
         raise ValueError(f"permutation_mmd: published=True of {batch} clip: expected at least 2")
     x_NxKxD, segments = streams_.rows(streams, segments)
+    x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:
         x_NxKxD = streams_.standardize(x_NxKxD)
     a_CxK = kernels.bandwidths(bandwidths, x_NxKxD, segments)
     order_NxK = permutations(key, *x_NxKxD.shape[:2])
+    if active is not None:  # a codebook that takes no part has no pairs to leave out
+        taking_part = jnp.arange(order_NxK.shape[1]) < active
+        order_NxK = jnp.where(taking_part, order_NxK, order_NxK[:, :1])
+    pairs = kernels.LOCAL if pairs is None else pairs
+    y_NxKxD = pairs.permuted(x_NxKxD, order_NxK)
+    sums = functools.partial(
+        kernels.pair_sums,
+        a_CxK=a_CxK,
+        marginals=False,
+        block=block,
+        ladder=kernels.ladder(bandwidths),
+        pairs=pairs,
+    )
     if published:
-        return _published(x_NxKxD, order_NxK, a_CxK, batch, block)
-    return _unbiased(x_NxKxD, order_NxK, a_CxK, segments, block)
+        value = _published(sums, x_NxKxD, y_NxKxD, batch)
+    else:
+        ids = (None, None)
+        if not diagonal:
+            ids = jnp.arange(x_NxKxD.shape[0]) if segments is None else segments
+            ids = jnp.broadcast_to(ids[:, None], order_NxK.shape)
+            ids = (ids, pairs.permuted(ids, order_NxK))
+        value = _mean_difference(sums, x_NxKxD, y_NxKxD, *ids)
+    return streams_.of_several(value, active)
 
 
 def permutations(key, rows: int, codebooks: int):
@@ -72,29 +103,22 @@ def permutations(key, rows: int, codebooks: int):
     return jax.vmap(lambda key: jax.random.permutation(key, rows), out_axes=1)(keys)
 
 
-def _unbiased(x_NxKxD, order_NxK, a_CxK, segments, block):
-    y_NxKxD = jnp.take_along_axis(x_NxKxD, order_NxK[:, :, None], axis=0)
-    ids = jnp.arange(x_NxKxD.shape[0]) if segments is None else segments
-    x_ids, y_ids = jnp.broadcast_to(ids[:, None], order_NxK.shape), ids[order_NxK]
-    mean = functools.partial(_mean, a_CxK=a_CxK, block=block)
+def _mean_difference(sums, x_NxKxD, y_NxKxD, x_ids, y_ids):
+    def mean(x, y, x_ids, y_ids):
+        of_rows, counts = sums(x, y, x_ids=x_ids, y_ids=y_ids)
+        return jnp.sum(of_rows) / jnp.maximum(jnp.sum(counts), 1)
+
+    own = None if x_ids is None else x_ids[:, :1]  # the same in every column
     return (
-        mean(x_NxKxD, None, x_ids=ids[:, None], y_ids=None)
-        + mean(y_NxKxD, None, x_ids=y_ids, y_ids=None)
-        - 2 * mean(x_NxKxD, y_NxKxD, x_ids=x_ids, y_ids=y_ids)
+        mean(x_NxKxD, None, own, None)
+        + mean(y_NxKxD, None, y_ids, None)
+        - 2 * mean(x_NxKxD, y_NxKxD, x_ids, y_ids)
     )
 
 
-def _mean(x, y, *, x_ids, y_ids, a_CxK, block):
-    sums, counts = kernels.pair_sums(x, y, a_CxK, x_ids, y_ids, marginals=False, block=block)
-    return jnp.sum(sums) / jnp.maximum(jnp.sum(counts), 1)
-
-
-def _published(x_NxKxD, order_NxK, a_CxK, batch, block):
-    y_NxKxD = jnp.take_along_axis(x_NxKxD, order_NxK[:, :, None], axis=0)
-
+def _published(sums, x_NxKxD, y_NxKxD, batch):
     def total(x, y):
-        sums, _ = kernels.pair_sums(x, y, a_CxK, None, None, marginals=False, block=block)
-        return jnp.sum(sums, axis=(1, 2))  # of every component
+        return jnp.sum(sums(x, y, x_ids=None, y_ids=None)[0], axis=(1, 2))  # of every component
 
     within = total(x_NxKxD, None) + total(y_NxKxD, None) - 2 * batch
     across = total(x_NxKxD, y_NxKxD)

@@ -31,23 +31,63 @@ def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
     return pattern
 
 
-def align(streams_BxTxKxD, delays: Sequence[int]):
+def align(streams_BxTxKxD, pattern: str | Sequence[int]):
     """Streams as a language model with these delays predicts them, in one step each.
 
-    Output frame i holds stream k of frame i + max(delays) - delays[k], so that codebooks
-    predicted at the same decoding step share a row: [batch, time - max(delays), codebooks, dim],
+    pattern: a name or the delays themselves, see `delays`. Output frame i holds stream k of frame
+    i + max(delays) - delays[k], so that codebooks predicted at the same decoding step share a row:
+    [batch, time - max(delays), codebooks, dim],
     exactly the frames that every codebook has. ValueError when none is left.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
-    longest, time = max(delays), streams_BxTxKxD.shape[1]
-    if len(delays) != streams_BxTxKxD.shape[2]:
-        raise ValueError(f"{len(delays)} delays for {streams_BxTxKxD.shape[2]} codebooks")
+    _, time, codebooks, _ = streams_BxTxKxD.shape
+    lags = delays(pattern, codebooks)
+    longest = max(lags)
     if time <= longest:
         raise ValueError(f"streams of {time} frames: expected more than the delay of {longest}")
-    starts = [longest - delay for delay in delays]
+    starts = [longest - delay for delay in lags]
     return jnp.stack(
         [streams_BxTxKxD[:, s : s + time - longest, k] for k, s in enumerate(starts)], axis=2
     )
+
+
+def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
+    """Streams minus their linear prediction from the `past` frames before, in at least float32.
+
+    [batch, time - past, codebooks, dim]: what is new in each frame. A language model sees the past,
+    so what it loses by predicting codebooks side by side is their dependence given the past; that
+    of these residuals is closer to it. Align first: with delays, the rows before a row are what was
+    emitted before its step.
+
+    Ridge regression of every coordinate on all coordinates of all codebooks in the past frames,
+    and a constant, fitted on these streams; the penalty is `ridge` times the predictors' mean
+    variance. Gradients flow through the fit. With fewer rows than past * codebooks * dim it is the
+    ridge that keeps the residuals from zero. `active`: how many leading codebooks there are, the
+    others are neither predictors nor left (see `dhsic`). Cost: O(rows (past codebooks dim)^2) and a
+    Cholesky factorisation. ValueError unless 1 <= past < time and ridge > 0.
+    """
+    chex.assert_rank(streams_BxTxKxD, 4)
+    _, time, codebooks, dim = streams_BxTxKxD.shape
+    if not 1 <= past < time or ridge <= 0:
+        raise ValueError(
+            f"condition of {time} frames: expected 1 <= past < {time} and ridge > 0, "
+            f"not {past} and {ridge}"
+        )
+    streams_BxTxKxD = active_alone(streams_BxTxKxD, active)
+    x_BxTxW = at_least_float32(streams_BxTxKxD).reshape(-1, time, codebooks * dim)
+    before = [x_BxTxW[:, past - lag : time - lag] for lag in range(1, past + 1)]
+    x_NxP = jnp.concatenate(before, axis=-1).reshape(-1, past * codebooks * dim)
+    y_NxW = x_BxTxW[:, past:].reshape(-1, codebooks * dim)
+    x_NxP, y_NxW = (part - jnp.mean(part, axis=0) for part in (x_NxP, y_NxW))
+    gram_PxP = jnp.einsum("np,nq->pq", x_NxP, x_NxP, precision="highest")
+    cross_PxW = jnp.einsum("np,nw->pw", x_NxP, y_NxW, precision="highest")
+    predictors = past * dim * (codebooks if active is None else jnp.clip(active, 1, codebooks))
+    penalty = ridge * jnp.trace(gram_PxP) / predictors
+    penalty = jnp.where(penalty > 0, penalty, 1)  # constant streams have nothing to predict from
+    gram_PxP = gram_PxP + penalty * jnp.eye(len(gram_PxP), dtype=gram_PxP.dtype)
+    weights_PxW = jax.scipy.linalg.solve(gram_PxP, cross_PxW, assume_a="pos")
+    left_NxW = y_NxW - jnp.einsum("np,pw->nw", x_NxP, weights_PxW, precision="highest")
+    return left_NxW.reshape(-1, time - past, codebooks, dim)
 
 
 def rows(streams, segments=None):
@@ -80,3 +120,19 @@ def standardize(rows_NxKxD, eps: float = 1e-8):
     x = x - jnp.mean(x, axis=0)
     variance = jnp.sum(jnp.square(x), axis=0) / (x.shape[0] - 1)
     return x / jnp.sqrt(variance + eps)
+
+
+def active_alone(x, active):
+    """x [..., codebooks, dim] with every codebook from index `active` on at zero (None: as it is).
+
+    A constant depends on nothing, its kernels are 1 and it gets no gradient: statistics of all
+    codebooks are then those of the leading ones.
+    """
+    if active is None:
+        return x
+    return jnp.where(jnp.arange(x.shape[-2])[:, None] < active, x, 0)
+
+
+def of_several(value, active):
+    """A statistic's value, 0 without gradient where fewer than two codebooks are active."""
+    return value if active is None else jnp.where(active >= 2, value, 0)

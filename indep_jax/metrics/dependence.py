@@ -1,5 +1,6 @@
 """Measures how dependent a codec's codebooks are on the music of a split, and shows it."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,22 +8,32 @@ import numpy as np
 import tqdm
 
 from indep_jax.data import sources, transforms
-from indep_jax.independence import estimate
+from indep_jax.independence import estimate, significance
+from indep_jax.independence import total_correlation as total_correlation_lib
+from indep_jax.metrics import dependence_figures
 from indep_jax.metrics import report as report_lib
 
 WINDOW_SECONDS = 10
 BATCH = 4
 LAGS = (0, "delay")
+CURVE = tuple(lag for lag in range(-8, 9) if lag)
+PATTERNS = ("parallel", "delay")
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """One tokenizer's codebooks on some music; see independence.estimate for the numbers."""
+    """One tokenizer's codebooks on some music; see indep_jax/independence for the numbers.
+
+    test: None, and total_correlations: empty, where they were not asked for; otherwise for each of
+    PATTERNS the estimates, by training size.
+    """
 
     label: str
     sizes: tuple[int, ...]
     usage: estimate.Usage
     information: estimate.MutualInformation
+    test: significance.Significance | None = None
+    total_correlations: tuple[tuple[total_correlation_lib.TotalCorrelation, ...], ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -41,17 +52,45 @@ class Dependence:
         )
 
 
-def measure(label: str, codes: Sequence[np.ndarray], sizes: Sequence[int] | None) -> Dependence:
-    """Of codes, one integer array [frames, codebooks] per source file."""
-    usage = estimate.usage(codes, sizes)
-    if sizes is None:
-        sizes = [int(max(file[:, k].max() for file in codes)) + 1 for k in range(codes[0].shape[1])]
-    information = estimate.mutual_information(codes, sizes=sizes, lags=LAGS)
-    return Dependence(label, tuple(sizes), usage, information)
+def measure(
+    label: str,
+    codes: Sequence[np.ndarray],
+    sizes: Sequence[int] | None,
+    vectors: Sequence[np.ndarray] | None = None,
+    *,
+    whole: bool = False,
+    seed: int = 0,
+) -> Dependence:
+    """Of codes, one integer array [frames, codebooks] per source file; with progress on stderr.
+
+    vectors: [size, dim] of each codebook, for the test of independence. whole: also what takes
+    minutes: the curve over lags, the test, and total correlation given the past.
+    """
+    usage, (_, sizes) = estimate.usage(codes, sizes), estimate.checked(codes, sizes)
+    lags = LAGS + CURVE if whole else LAGS
+    information = estimate.mutual_information(
+        codes, sizes=sizes, lags=lags, seed=seed, progress=whole
+    )
+    if not whole:
+        return Dependence(label, tuple(sizes), usage, information)
+    return Dependence(
+        label,
+        tuple(sizes),
+        usage,
+        information,
+        significance.permutation_test(codes, vectors, seed=seed),
+        tuple(
+            total_correlation_lib.total_correlation(
+                codes, sizes=sizes, pattern=pattern, seed=seed, progress=True
+            )
+            for pattern in PATTERNS
+        ),
+    )
 
 
 def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np.ndarray]:
-    """int32 codes [frames, codebooks] of every file of a source, whole, in its order.
+    """int32 codes [frames, codebooks] of every file of a source, whole, in its order (of every
+    origin, where the source holds pieces).
 
     Files are encoded in windows of 10 s, so that one compiled program and a bounded memory serve
     all lengths: the frames next to a window's ends do not see beyond it. A file that turns out to
@@ -94,14 +133,14 @@ def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np
                 batch = []
         if batch:
             encode(batch)
-    whole = [
-        np.concatenate(codes[number])[: frames[number]]
-        for number in range(len(codes))
-        if codes[number] and number not in broken
-    ]
+    whole: dict[int, list[np.ndarray]] = {}
+    for number, origin in enumerate(source.origins):
+        if codes[number] and number not in broken:
+            piece = np.concatenate(codes[number])[: frames[number]]
+            whole.setdefault(origin, []).append(piece)
     if not whole:
         raise ValueError(f"source {source.source}: no file of split {source.split} has a frame")
-    return whole
+    return [np.concatenate(pieces) for pieces in whole.values()]
 
 
 def record(measured: Sequence[Dependence]) -> dict:
@@ -143,6 +182,7 @@ def record(measured: Sequence[Dependence]) -> dict:
             frames=information.frames,
             codebooks=codebooks,
             mutual_information=lags,
+            **_record_of_the_whole(item),
             warnings=list(item.warnings),
         )
 
@@ -161,9 +201,38 @@ def record(measured: Sequence[Dependence]) -> dict:
     )
 
 
+def _record_of_the_whole(item: Dependence) -> dict:
+    if item.test is None:
+        return {}
+    test = dataclasses.asdict(item.test)
+    del test["warnings"]
+    by_pattern = [
+        dict(
+            pattern=estimates[-1].pattern,
+            estimates=[
+                dict(
+                    training_frames=one.training_frames,
+                    held_out_frames=one.held_out_frames,
+                    held_out_files=one.held_out_files,
+                    conditional_bits=one.conditional_bits,
+                    conditional_interval_95_bits=one.conditional_interval_bits.tolist(),
+                    factorised_bits=one.factorised_bits,
+                    joint_bits=one.joint_bits,
+                    total_bits=one.total_bits,
+                    total_interval_95_bits=one.total_interval_bits.tolist(),
+                )
+                for one in estimates
+            ],
+        )
+        for estimates in item.total_correlations
+    ]
+    return dict(independence_test=test, total_correlation=by_pattern)
+
+
 def show(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
-    """Adds the dependence section to a report."""
-    information = measured[0].information
+    """Adds the dependence section to a report; the total correlation first, where measured."""
+    if all(item.total_correlations for item in measured):
+        _show_total_correlation(report, measured)
     report.section(
         "How dependent the codebooks are",
         "Mutual information between codebooks, in bits per frame: what a model that predicts them "
@@ -179,28 +248,57 @@ def show(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
         + "; ".join(
             f"{item.label}, {report_lib.lag_name(lag)}: mean {value:.2f} bits"
             for item in measured
-            for lag, value in zip(item.information.lags, item.information.mean_bits)
+            for lag, value in zip(LAGS, item.information.mean_bits)
         ),
         "Each cell is one pair of codebooks: bits, and half the width of the interval.",
     )
     report.table(
         "Mean over pairs of codebooks, bits [95% interval]",
-        ["", *(report_lib.lag_name(lag) for lag in information.lags), "files", "frames"],
+        ["", *(report_lib.lag_name(lag) for lag in LAGS), "share of entropy", "files", "frames"],
         [
             [
                 item.label,
                 *(
                     report_lib.with_interval(value, interval)
                     for value, interval in zip(
-                        item.information.mean_bits, item.information.mean_interval_bits
+                        item.information.mean_bits[: len(LAGS)],
+                        item.information.mean_interval_bits,
                     )
                 ),
+                f"{item.information.share_of_entropy[0].mean():.1%}",
                 item.information.files,
                 item.information.frames,
             ]
             for item in measured
         ],
     )
+    if any(item.test for item in measured):
+        report.figure(
+            "lags",
+            dependence_figures.lags([(item.label, item.information) for item in measured]),
+            "Curves of the mean mutual information of pairs over lags of -8 to 8 frames: "
+            + "; ".join(
+                f"{item.label}, highest at lag {_highest_lag(item.information)}"
+                for item in measured
+            ),
+            "Lag l: the codebook of the lower number at frame t against the other at frame t - l. "
+            "Bands are 95% intervals.",
+        )
+        report.table(
+            "Test of independence: dHSIC of the code vectors, files permuted",
+            ["", "p-value", "dHSIC", "mean of permutations", "rows"],
+            [
+                [
+                    item.label,
+                    f"{item.test.p_value:.3f}",
+                    f"{item.test.dhsic:.2e}",
+                    f"{item.test.permuted_dhsic:.2e}",
+                    item.test.rows,
+                ]
+                for item in measured
+                if item.test
+            ],
+        )
     changes = _changes(measured)
     if changes:
         report.table(
@@ -235,6 +333,72 @@ def show(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
         report.note(text)
 
 
+def _show_total_correlation(report: report_lib.Report, measured: Sequence[Dependence]) -> None:
+    report.section(
+        "What predicting codebooks side by side costs",
+        "Conditional total correlation given the past, in bits per frame: what a language model "
+        "must lose that predicts the codes of a step side by side, however good it is. Estimated "
+        "by a small network that reads the past, with heads that predict each codebook alone and "
+        "heads that predict one after another, on files it was not trained on. Both have more to "
+        "learn from more music, the latter most: the estimates mostly read low.",
+    )
+    report.table(
+        "Conditional total correlation given the past, bits per frame [95% interval]",
+        ["", *PATTERNS, "entropy rate at most", "training frames", "held-out files"],
+        [
+            [
+                item.label,
+                *(
+                    report_lib.with_interval(
+                        estimates[-1].conditional_bits, estimates[-1].conditional_interval_bits
+                    )
+                    for estimates in item.total_correlations
+                ),
+                f"{min(estimates[-1].joint_bits for estimates in item.total_correlations):.2f}",
+                item.total_correlations[0][-1].training_frames,
+                item.total_correlations[0][-1].held_out_files,
+            ]
+            for item in measured
+        ],
+    )
+    report.figure(
+        "total_correlation",
+        dependence_figures.training_sizes(
+            [(item.label, item.total_correlations) for item in measured]
+        ),
+        "Conditional total correlation as estimated from a quarter, a half and all of the training "
+        "files: "
+        + "; ".join(
+            f"{item.label}, {estimates[-1].pattern}: "
+            + ", ".join(f"{one.conditional_bits:.2f}" for one in estimates)
+            for item in measured
+            for estimates in item.total_correlations
+        ),
+        "A curve that still climbs at its end says that the truth is higher.",
+    )
+    report.table(
+        "Total correlation without the past, bits per frame [95% interval]",
+        ["", *PATTERNS],
+        [
+            [
+                item.label,
+                *(
+                    report_lib.with_interval(
+                        estimates[-1].total_bits, estimates[-1].total_interval_bits
+                    )
+                    for estimates in item.total_correlations
+                ),
+            ]
+            for item in measured
+        ],
+    )
+
+
+def _highest_lag(information: estimate.MutualInformation) -> int:
+    curve = [(bits, lag) for lag, bits in zip(information.lags, information.mean_bits)]
+    return max((bits, lag) for bits, lag in curve if lag != "delay")[1]
+
+
 def _changes(measured: Sequence[Dependence]) -> list[tuple]:
     """(before, after, lag, bits, interval) from the first tokenizer to each other, where they can
     be compared file by file."""
@@ -244,6 +408,6 @@ def _changes(measured: Sequence[Dependence]) -> list[tuple]:
         if before.information.files != after.information.files:
             continue
         values, intervals = estimate.change(before.information, after.information)
-        for lag, value, interval in zip(before.information.lags, values, intervals):
+        for lag, value, interval in zip(LAGS, values, intervals):
             changes.append((before, after, lag, float(value), interval.tolist()))
     return changes

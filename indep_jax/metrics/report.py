@@ -261,10 +261,11 @@ def loss_curves(metrics_path: str | Path) -> Figure | None:
 def dependence(measured: Sequence[tuple[str, MutualInformation]]) -> Figure:
     """Matrices of pairwise mutual information: a column for each codec, a row for each lag.
 
-    measured: (label, estimate), of the same lags. Cells say bits and half the 95% interval.
+    measured: (label, estimate), of lag 0 first, then of "delay"; lags after these are not shown.
+    Cells say bits and half the 95% interval.
     """
-    lags = measured[0][1].lags
-    top = max(max(estimate.bits.max() for _, estimate in measured), 1e-3)
+    lags = measured[0][1].lags[:2]
+    top = max(max(estimate.bits[: len(lags)].max() for _, estimate in measured), 1e-3)
     codebooks = 1 + max(j for _, estimate in measured for _, j in estimate.pairs)
     side = max(2.4, 0.72 * codebooks)
     with rc_context(STYLE):

@@ -12,7 +12,8 @@ import optax
 from indep_jax import data, independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
 from indep_jax.metrics import reconstruction
-from indep_jax.signal import losses
+from indep_jax.signal import losses, mel
+from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
 
 LOSSES = ("none", "permutation", "dhsic", "covariance")
@@ -68,6 +69,11 @@ class CodecTask:
                 f"quantizer.codebook_size {config.quantizer.codebook_size} is more than the {rows} "
                 "latents of quantizer.kmeans_batches, to which k-means fits the codebooks"
             )
+        # Rows of a batch that is split over devices meet where they are.
+        self._pairs = None
+        if jax.device_count() > 1:
+            mesh = sharding.make_mesh(config.get("mesh"))
+            self._pairs = independence.ring(mesh, sharding.ROWS)
         self.programs = dict(
             autoencoder=self._autoencoder_step,
             discriminator=self._discriminator_step,
@@ -270,18 +276,20 @@ class CodecTask:
         if loss.kind != "none" and (history is not None or loss.macro_batch == 1):
             if history is None:
                 value, stream_backward = jax.vjp(
-                    lambda z: self._independence(loss_key, codebook, z, batch["file"]), latents
+                    lambda z: self._independence(loss_key, codebook, z, batch["file"], active),
+                    latents,
                 )
                 (term,) = encoder_backward(stream_backward(jnp.ones_like(value))[0])
             else:
                 value, term = jax.value_and_grad(self._joined_independence)(
-                    params["encoder"], params, codebook, history, loss_key
+                    params["encoder"], params, codebook, history, loss_key, active
                 )
             step = state["step"] - self._begin
             due = (step + 1) % loss.every == 0
             ramp = jnp.minimum(1.0, (step + 1) / max(1, loss.warmup_steps))
-            weight = jnp.where(due, loss.weight * ramp, 0.0)
             norm, term_norm = optax.tree.norm(encoder_gradient), optax.tree.norm(term)
+            weight = loss.share * norm / (term_norm + 1e-12) if loss.share else loss.weight
+            weight = jnp.where(due, weight * ramp, 0.0)
             metrics |= dict(
                 independence=value, independence_gradient_ratio=weight * term_norm / norm
             )
@@ -359,29 +367,34 @@ class CodecTask:
         metrics |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
         return new, joined, metrics
 
-    def _streams(self, codebook, latents):
+    def _streams(self, codebook, latents, active=None):
         """The codebooks' streams [batch, frames, codebooks, dim] that are to be independent."""
         loss = self.config.loss.independence
         q = quantizer.quantize(codebook, latents)
         streams = q.vectors if loss.streams == "codes" else q.inputs
-        pattern = "delay" if loss.delay else "parallel"
-        return independence.align(streams, independence.delays(pattern, streams.shape[2]))
+        streams = independence.align(streams, "delay" if loss.delay else "parallel")
+        if loss.condition:
+            streams = independence.condition(streams, loss.condition, active=active)
+        return streams
 
-    def _independence(self, key, codebook, latents, files):
+    def _independence(self, key, codebook, latents, files, active=None):
         """The loss, unweighted, of latents [batch, frames, dim] of the given source files."""
         loss = self.config.loss.independence
-        streams = self._streams(codebook, latents)
+        streams = self._streams(codebook, latents, active)
         segments = files if loss.exclude_files else None
         if loss.kind == "covariance":
-            return independence.covariance(streams, segments=segments)
-        shared = dict(bandwidths=loss.bandwidths, segments=segments, block=loss.block)
+            return independence.covariance(streams, segments=segments, active=active)
+        shared = dict(block=loss.block, active=active, pairs=self._pairs)
+        if loss.kind == "permutation" and loss.published:
+            return independence.permutation_mmd(
+                key, streams, published=True, batch=streams.shape[0], **shared
+            )
+        shared |= dict(bandwidths=loss.bandwidths, segments=segments)
         if loss.kind == "dhsic":
             return independence.dhsic(streams, **shared)
-        if loss.published:
-            shared = dict(published=True, batch=streams.shape[0], block=loss.block)
         return independence.permutation_mmd(key, streams, **shared)
 
-    def _joined_independence(self, encoder, params, codebook, history, key):
+    def _joined_independence(self, encoder, params, codebook, history, key, active=None):
         """The loss of the streams of several batches [m, batch, ...], each encoded anew in the
         backward pass; the codebooks are those of this step and are not updated."""
 
@@ -391,7 +404,7 @@ class CodecTask:
 
         _, latents = jax.lax.scan(lambda _, audio: (None, encode(audio)), None, history["audio"])
         latents = latents.reshape(-1, *latents.shape[2:])
-        return self._independence(key, codebook, latents, history["file"].reshape(-1))
+        return self._independence(key, codebook, latents, history["file"].reshape(-1), active)
 
     # Updates.
 
@@ -507,6 +520,9 @@ def _check(config, pretrained: bool):
         raise ValueError(
             f"loss.independence.streams must be 'codes' or 'inputs', not {loss.streams!r}"
         )
+    if loss.condition < 0 or loss.share < 0:
+        field = "condition" if loss.condition < 0 else "share"
+        raise ValueError(f"loss.independence.{field} must be at least 0, not {loss[field]}")
     if config.quantizer.kmeans_batches < 1:
         raise ValueError("quantizer.kmeans_batches must be at least 1")
     if loss.every < 1 or loss.macro_batch < 1:

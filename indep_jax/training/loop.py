@@ -201,6 +201,8 @@ class _Run:
         begin = time.perf_counter()
         batch = self.batches.next(self.step, history)
         waited = time.perf_counter() - begin
+        if self.pending and not next(iter(self.pending.values())).is_ready():
+            waited = 0.0  # the step before is still running: only reading waited
         step = np.int32(self.step)
         if name not in self.compiled:
             self.compiled[name] = self._compile(name, batch, step)
@@ -247,7 +249,7 @@ class _Run:
         scalars = self.means.take()
         speed = self.steps_timed / self.seconds
         scalars["time/steps_per_second"] = speed
-        scalars["time/data_wait"] = self.waited / self.seconds  # the share
+        scalars["time/data_wait"] = self.waited / self.seconds  # the share, at most
         if seconds := getattr(self.task, "seconds_per_batch", None):
             scalars["time/audio_seconds_per_second"] = speed * seconds
         self.seconds, self.waited, self.steps_timed = 0.0, 0.0, 0

@@ -1,0 +1,22 @@
+"""A language model that two CPU cores train in half an hour: 6 layers of 256, 10 s segments.
+
+    python -m indep_jax.encode --codec=CODEC --source=folder:PATH --output=TOKENS
+    python -m indep_jax.train --config=configs/lm_small.py --config.data.source=tokens:TOKENS \
+        --config.codec=CODEC --workdir=DIR
+
+For the tokens of configs/encodec_small.py. `--config.text.encoder=minilm` reads captions.
+"""
+
+from configs import musicgen
+
+
+def get_config():
+    config = musicgen.get_config("debug")
+    config.steps = 4_000
+    config.batch_size = 8
+    config.data.update(segment_seconds=5.0, workers=0)
+    config.model.update(codebook_size=256, dim=256, layers=6, heads=8, ffn_dim=1_024)
+    config.model.depth.update(dim=128, layers=2, heads=4, ffn_dim=512)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=200)
+    config.update(log_every=50, evaluate_every=500, evaluate_items=32, save_every=250)
+    return config

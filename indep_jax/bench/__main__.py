@@ -1,0 +1,47 @@
+"""Times the package's parts on this machine, side by side with others' where they are installed.
+
+    python -m indep_jax.bench codec|lm|mmd [--against=torch]
+    python -m indep_jax.bench data --source=folder:PATH
+
+codec: the true 32 kHz size, random weights: encoding and decoding 10 s, and the autoencoder's forward
+and backward pass of 2 x 1 s; against transformers' EncodecModel.
+lm: sampling at MusicGen-small's size for each way to decode; against transformers' MusicGen.
+mmd: the independence losses and their gradients on the paper's macro-batch; against the paper's
+formula in plain torch.
+data: seconds of music read a second by one core, from the source as it is, and from its first
+minutes as wav files and as ArrayRecord at the codec's rate.
+
+Theirs run in the same process (extra `parity`). Medians over --repeats runs, taken in turn after one
+that is not counted. Nothing else should run.
+"""
+
+from absl import flags
+
+from indep_jax import bench, command
+from indep_jax.bench import codec, data, lm, mmd
+
+WHAT = dict(codec=codec.functions, lm=lm.functions)
+
+
+def main(what: str) -> None:
+    options = flags.FLAGS
+    if options.repeats < 1:
+        raise ValueError(f"--repeats: expected 1 or more, not {options.repeats}")
+    if what == "data":
+        rows = data.rows(options.source, options.repeats, options.sample_rate)
+    else:
+        if what == "mmd":
+            functions = mmd.functions(options.rows, options.against)
+        else:
+            functions = WHAT[what](options.against)
+        rows = bench.compare(functions, options.repeats, options.against)
+    bench.show(rows)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("against", "", ["", "torch"], "What to run beside it.")
+    flags.DEFINE_string("source", "sample:", "data: music.")
+    flags.DEFINE_integer("sample_rate", 16_000, "data: Hz.")
+    flags.DEFINE_integer("rows", mmd.ROWS, "mmd: rows.", lower_bound=2)
+    flags.DEFINE_integer("repeats", 7, "Runs that count.")
+    command.run(main, choices=("codec", "data", "lm", "mmd"))

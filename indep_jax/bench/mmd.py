@@ -1,0 +1,133 @@
+"""What `bench mmd` times: the independence losses, and the paper's formula in plain torch.
+
+The paper's macro-batch (Lemercier et al. 2024) has 32 batches of 8 seconds at 46 usable frames:
+n = 11776 rows of 4 codebooks in 128 dimensions. Every function is value and gradient.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from indep_jax import independence
+from indep_jax.bench import missing
+from indep_jax.independence import kernels
+
+ROWS, CODEBOOKS, DIM = 11_776, 4, 128
+
+
+def rows(n: int = ROWS, codebooks: int = CODEBOOKS, dim: int = DIM) -> np.ndarray:
+    """Dependent Gaussian codebooks, float32 [n, codebooks, dim]."""
+    x = np.random.default_rng(0).standard_normal((n, codebooks, dim), np.float32)
+    x[:, 1:] += x[:, :1]
+    return x
+
+
+def losses(pairs=None, block: int = 1024) -> dict[str, Callable]:
+    """Losses of rows [n, codebooks, dim], by name; `pairs` as for `independence.dhsic`."""
+    how = dict(pairs=pairs, block=block)
+    return {
+        "dhsic, median": functools.partial(independence.dhsic, **how),
+        "dhsic, the paper's bandwidths": functools.partial(
+            independence.dhsic, bandwidths="paper", **how
+        ),
+        "permutation, the paper's bandwidths": lambda x: independence.permutation_mmd(
+            jax.random.key(0), x, **how
+        ),
+    }
+
+
+def functions(n: int = ROWS, against: str = "") -> dict[str, Callable]:
+    """Functions of no argument, by "what/ours" and, with against="torch", "what/theirs"."""
+    x = rows(n)
+    found = {}
+    for name, loss in losses().items():
+        found[f"{name}/ours"] = functools.partial(jax.jit(jax.value_and_grad(loss)), x)
+        if against:
+            found[f"{name}/theirs"] = torch_mmd(x)  # there is one formula to compare all with
+    return found
+
+
+def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Callable:
+    """The paper's Algorithm 1 as one would write it in torch: (value, gradient) when called.
+
+    Distances by matmul, an exp for each bandwidth, each of the three sums checkpointed; every
+    pair of different rows counts (B = n in the published arithmetic, diagonals of xx and yy taken
+    off). order_NxK: the rows' permutation for each codebook, default random. Two threads.
+    """
+    try:
+        import torch
+        from torch.utils.checkpoint import checkpoint
+    except ImportError as error:
+        raise missing(error) from None
+    torch.set_num_threads(2)
+    n, codebooks, _ = x_NxKxD.shape
+    if order_NxK is None:
+        rng = np.random.default_rng(1)
+        order_NxK = np.stack([rng.permutation(n) for _ in range(codebooks)], axis=1)
+    order = torch.from_numpy(np.array(order_NxK, np.int64))
+
+    def total(u, v):
+        """Of the kernels of all pairs of rows."""
+        squares = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :] - 2 * u @ v.T
+        return sum(torch.exp(-0.5 * squares / a).sum() for a in kernels.PAPER_BANDWIDTHS)
+
+    def loss(x):
+        x = (x - x.mean(0)) / torch.sqrt(x.var(0) + 1e-8)
+        y = torch.stack([x[order[:, k], k] for k in range(codebooks)], 1)
+        x, y = x.flatten(1), y.flatten(1)
+        xx, yy, xy = (
+            checkpoint(total, u, v, use_reentrant=False) for u, v in ((x, x), (y, y), (x, y))
+        )
+        diagonal = n * len(kernels.PAPER_BANDWIDTHS)
+        return (xx + yy - 2 * diagonal) / (n * (n - 1)) - 2 * xy / n**2
+
+    def run():
+        x = torch.from_numpy(x_NxKxD).requires_grad_()
+        value = loss(x)
+        value.backward()
+        return value.detach().numpy(), x.grad.numpy()
+
+    return run
+
+
+class Cost(NamedTuple):
+    """Of one call on each device: matmul FLOPs, exps, bytes sent to the next device of a ring."""
+
+    flops: int
+    exps: int
+    sent_bytes: int
+
+
+def cost(function: Callable, *shapes) -> Cost:
+    """What a function does with arrays of these shapes, counted in its program before XLA.
+
+    Loops count as often as they run, and what is within a shard_map for one device: so a mesh of
+    devices that are not here (jax.sharding.AbstractMesh) can be counted too.
+    """
+    found = dict(flops=0, exps=0, sent_bytes=0)
+
+    def walk(program, times):
+        for step in program.eqns:
+            name, out = step.primitive.name, step.outvars[0].aval
+            if name == "dot_general":
+                (contracted, _), _ = step.params["dimension_numbers"]
+                inner = np.prod([step.invars[0].aval.shape[axis] for axis in contracted])
+                found["flops"] += int(times * 2 * out.size * inner)
+            elif name == "exp":
+                found["exps"] += times * out.size
+            elif name == "ppermute":
+                found["sent_bytes"] += times * sum(
+                    var.aval.size * var.aval.dtype.itemsize for var in step.outvars
+                )
+            repeats = step.params["length"] if name == "scan" else 1
+            for value in step.params.values():
+                for part in value if isinstance(value, (tuple, list)) else (value,):
+                    part = getattr(part, "jaxpr", part)
+                    if hasattr(part, "eqns"):
+                        walk(part, times * repeats)
+
+    walk(jax.make_jaxpr(function)(*shapes).jaxpr, 1)
+    return Cost(**found)

@@ -1,0 +1,31 @@
+"""What the results in a folder are made with, written before the first of them.
+
+A command that is run again keeps the files that are complete; from this it knows they are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+
+def begin(path: pathlib.Path, made_with: dict[str, Any]) -> None:
+    """Writes `made_with` to the JSON file at `path`, and makes its folder.
+
+    Raises ValueError, one line, where a file is there that says something else.
+    """
+    if path.exists():
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error})") from None
+        changes = [key for key in made_with if there.get(key) != made_with[key]]
+        if changes:
+            shown = "; ".join(f"{key}: {there.get(key)} -> {made_with[key]}" for key in changes)
+            raise ValueError(f"{path.parent} holds other results: {shown}")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(json.dumps(made_with, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)

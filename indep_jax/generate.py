@@ -1,0 +1,139 @@
+"""Generates music with a language model of codes.
+
+    python -m indep_jax.generate --lm=DIR --text="slow piano" --seconds=10 --seed=0 --output=out.wav
+
+Several --text, or --texts=FILE (one a line), make a batch, and files out-1.wav, out-2.wav, ...; what
+a text gives depends on it, its place and the seed, not on the others. Without a text the model is unconditional.
+--prompt=FILE goes on from the end of that music, which the output begins with. More seconds than
+the model was trained on are generated window by window, each going on from half of the one before.
+
+--stream writes the music while it is generated, as it comes from the codec; else it is written
+once, at --loudness.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyloudnorm
+import soundfile
+import tqdm
+from absl import flags
+
+from indep_jax import command, loading
+from indep_jax.data import sources, transforms
+
+WINDOW_SECONDS = 10.0  # that the codec decodes at a time
+SHORTEST_SECONDS = 0.4  # that a loudness can be told of (ITU-R BS.1770)
+
+
+def normalise(wave: np.ndarray, sample_rate: int, loudness: float) -> np.ndarray:
+    """A waveform [time, channels] at `loudness`, LUFS (ITU-R BS.1770), its peak at most 1.
+
+    Silence, and what is shorter than 0.4 s, is left as it is.
+    """
+    if len(wave) < SHORTEST_SECONDS * sample_rate:
+        return wave
+    found = pyloudnorm.Meter(sample_rate).integrated_loudness(wave.astype(np.float64))
+    if not np.isfinite(found):
+        return wave
+    gain = min(10 ** ((loudness - found) / 20), 1 / np.abs(wave).max())
+    return (gain * wave).astype(np.float32)
+
+
+def read_prompt(path: str, codec) -> np.ndarray:
+    """The codes [1, frames, codebooks] of a sound file."""
+    wave = transforms.read_file(sources.open_file(path), codec.sample_rate, codec.channels)
+    return np.asarray(codec.encode(wave[None]).codes)
+
+
+def output_paths(output: str, count: int) -> list[Path]:
+    """OUTPUT for one piece of music, else OUTPUT with -1, -2, ... before its .wav."""
+    path = Path(output)
+    if path.suffix.lower() != ".wav":
+        raise ValueError(f"--output={output}: expected a .wav file")
+    if not path.parent.is_dir():
+        raise ValueError(f"--output={output}: {path.parent} is not a folder")
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def with_progress(blocks: Iterator[np.ndarray], seconds: float, rate: float) -> Iterator[np.ndarray]:
+    """The blocks [batch, time, ...] of `rate` a second, with a bar of seconds of music."""
+    layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of music [{elapsed}<{remaining}]{postfix}"
+    begin = time.perf_counter()
+    with tqdm.tqdm(total=seconds, desc="generate", bar_format=layout) as bar:
+        for block in blocks:
+            bar.set_postfix_str(
+                f"{(time.perf_counter() - begin) * rate / (bar.n * rate + block.shape[1]):.2f} s a s"
+            )
+            bar.update(block.shape[1] / rate)
+            yield block
+
+
+def main() -> None:
+    options = flags.FLAGS
+    if options.seconds <= 0:
+        raise ValueError(f"--seconds: expected more than 0, not {options.seconds}")
+    texts = list(options.text)
+    if options.texts:
+        texts += [line.strip() for line in Path(options.texts).read_text().splitlines() if line.strip()]
+    lm = loading.load_lm(options.lm, codec=options.codec)
+    codec = lm.codec
+    paths = output_paths(options.output, len(texts) or 1)
+    if options.stream and len(paths) > 1:
+        raise ValueError("--stream: expected one --text")
+    prompt = None
+    if options.prompt:
+        prompt = np.repeat(read_prompt(options.prompt, codec), len(paths), axis=0)
+    blocks = lm.stream(
+        texts or None,
+        options.seconds,
+        seed=options.seed,
+        prompt=prompt,
+        guidance=options.guidance,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        chunk_seconds=options.chunk_seconds,
+    )
+    blocks = with_progress(blocks, options.seconds, codec.frame_rate)
+    if options.stream:
+        with soundfile.SoundFile(
+            os.fsencode(paths[0]), "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"
+        ) as file:
+            for wave in codec.decode_stream((block[0] for block in blocks), options.chunk_seconds):
+                file.write(np.clip(wave, -1, 1))
+                file.flush()
+    else:
+        codes = np.concatenate(list(blocks), axis=1)
+        for path, item in zip(paths, codes):
+            wave = np.concatenate(list(codec.decode_stream([item], WINDOW_SECONDS)))
+            wave = normalise(wave, codec.sample_rate, options.loudness)
+            beside = path.with_name(path.name + ".tmp")
+            soundfile.write(os.fsencode(beside), np.clip(wave, -1, 1), codec.sample_rate, "PCM_16",
+                            format="WAV")
+            beside.replace(path)
+    print("\n".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("lm", None, "Workdir of indep_jax.train.", required=True)
+    flags.DEFINE_string("codec", None, "Codec of its tokens, where the workdir's config has none.")
+    flags.DEFINE_multi_string("text", [], "What to generate; may be repeated.")
+    flags.DEFINE_string("texts", None, "File of texts, one a line.")
+    flags.DEFINE_float("seconds", 10.0, "Length of the music, the prompt included.")
+    flags.DEFINE_integer("seed", 0, "Of the random choices.", lower_bound=0)
+    flags.DEFINE_string("prompt", None, "Sound file to go on from.")
+    flags.DEFINE_string("output", None, "A .wav file.", required=True)
+    flags.DEFINE_bool("stream", False, "Write while generating, at the codec's own level.")
+    flags.DEFINE_float("chunk_seconds", 1.0, "Music between two looks at the result.")
+    flags.DEFINE_float("loudness", -14.0, "Of the result, LUFS, peaks permitting.")
+    flags.DEFINE_float("guidance", 3.0, "Of classifier-free guidance by the text; 1 is none.")
+    flags.DEFINE_float("temperature", 1.0, "Of the softmax that codes are drawn from.")
+    flags.DEFINE_integer("top_k", 250, "Codes to choose from, the likeliest; 1 is greedy, 0 all.")
+    flags.DEFINE_float("top_p", 1.0, "Their largest total probability.")
+    command.run(main)

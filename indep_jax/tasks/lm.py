@@ -1,0 +1,219 @@
+"""Training a language model of codes, text-conditioned or not."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec
+
+from indep_jax import data
+from indep_jax.data import tokens
+from indep_jax.lm import model as lm
+from indep_jax.lm import sampling
+from indep_jax.signal import losses, mel
+from indep_jax.text import conditioner
+from indep_jax.training.loop import Evaluation
+
+
+class LMTask:
+    """The language model's training run: see training.loop.Task for what the loop asks of it.
+
+    State: step; params; opt_state; ema, the moving average of params. One program, `lm`.
+    """
+
+    def __init__(self, config):
+        _check(config)
+        self.config = config
+        self.model = lm.from_config(config.model, config.dtype)
+        self.placement = [(pattern, PartitionSpec(*axes)) for pattern, axes in config.placement]
+        self.seconds_per_batch = config.batch_size * config.data.segment_seconds
+        self.programs = dict(lm=self._step)
+
+    @property
+    def dataset(self):
+        """Training batches by index: dict(codes [batch, frames, codebooks], record [batch]), and
+        with text its states [batch, tokens, dim] and mask [batch, tokens]."""
+        return self._segments
+
+    def open(self, codec=None, encoder: conditioner.Conditioner | None = None) -> "LMTask":
+        """Opens the token store.
+
+        Args:
+          codec: made the tokens; with it, evaluations write what the model generates as audio.
+          encoder: of the captions; config.text.encoder says which, so that a run is complete.
+
+        Raises ValueError, one line, for tokens of another codec, or of other sizes than the model's.
+        """
+        config = self.config
+        path = config.data.source.removeprefix("tokens:")
+        store = tokens.Store(path)
+        for name in ("codebooks", "codebook_size"):
+            if store.info[name] != config.model[name]:
+                raise ValueError(f"model.{name} is {config.model[name]}, and the tokens in {path} "
+                                 f"have {store.info[name]}")
+        fingerprint = config.data.codec if codec is None else codec.fingerprint
+        if fingerprint and store.info["codec"] != fingerprint:
+            raise ValueError(f"the tokens in {path} are of codec {store.info['codec']}, and codec "
+                             f"{config.codec} is {fingerprint}")
+        self._codec, self._frame_rate = codec, store.info["frame_rate"]
+        self._frames = round(config.data.segment_seconds * self._frame_rate)
+        sizes = dict(frames=self._frames, process_index=jax.process_index(),
+                     process_count=jax.process_count())
+        self._segments = data.token_segments(
+            store, "train", seed=config.seed, batch_size=config.batch_size, **sizes)
+        # The same segments at every evaluation, whatever the training's seed.
+        self._held_out = data.token_segments(
+            store, "valid", seed=0, batch_size=config.evaluate_items, **sizes)
+        self._texts = None
+        if encoder is not None:
+            captions = [entry["caption"] for entry in store.entries]
+            folder = f"{path}/text-{encoder.fingerprint}"
+            conditioner.store(folder, captions, encoder)
+            self._texts = conditioner.Stored(folder)
+            add = partial(_add_text, captions, self._texts)
+            self._segments, self._held_out = self._segments.map(add), self._held_out.map(add)
+        return self
+
+    # What the loop calls.
+
+    def init(self, rng, batch) -> dict:
+        """The first state, from random weights."""
+        del batch
+        params = lm.init(self.model, rng)["params"]
+        return dict(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=self._optimizer().init(params),
+            ema=jax.tree.map(jnp.copy, params),
+        )
+
+    def plan(self, step: int) -> tuple[str, int]:
+        del step
+        return "lm", 1
+
+    def before_step(self, step: int, state: dict, read: Callable) -> dict:
+        del step, read
+        return state
+
+    def evaluate(self, state: dict) -> Evaluation:
+        """Cross-entropy of held-out segments with the averaged weights, and samples as audio."""
+        batch = self._held_out[0]
+        rows = range(0, self.config.evaluate_items, self.config.batch_size)
+        parts = [jax.tree.map(lambda x: x[i : i + self.config.batch_size], batch) for i in rows]
+        counts = _counts(batch["codes"])
+        nats = sum(np.asarray(self._nats(state["ema"], part)) for part in parts) / counts
+        scalars = {f"cross_entropy_{k}_bits": float(n / np.log(2)) for k, n in enumerate(nats)}
+        scalars["bits_per_frame"] = float(lm.bits_per_frame(nats))
+        if self._codec is None or not self.config.samples:
+            return Evaluation(scalars)
+        return Evaluation(scalars, *self._samples(state["ema"], batch))
+
+    def _samples(self, params, batch):
+        """Sounds and a figure of generated music, of the captions of held-out segments."""
+        config, count = self.config, self.config.samples
+        text = {}
+        if self._texts is not None:
+            text = dict(text=batch["text"][:count], text_mask=batch["text_mask"][:count],
+                        guidance=config.guidance)
+        codes = sampling.generate(
+            self.model, dict(params=params), round(config.sample_seconds * self._frame_rate),
+            seed=config.seed, examples=np.arange(count), window=self._frames,
+            overlap=self._frames // 2, **text,
+        )  # fmt: skip
+        waves = [np.asarray(self._codec.decode(item[None]))[0] for item in codes]
+        rate = self._codec.sample_rate
+        sounds = {f"{i}_generated": (wave, rate) for i, wave in enumerate(waves)}
+        return sounds, dict(mel=_mel_figure(waves, rate))
+
+    # The step.
+
+    def _step(self, state, batch, rng):
+        """One update; the batch in `accumulate` parts, whose gradients add up to the whole's."""
+        config, params = self.config, state["params"]
+        if "text" in batch:
+            text, mask = conditioner.drop(
+                rng, batch["text"], batch["text_mask"], config.text.dropout)
+            batch = batch | dict(text=text, text_mask=mask)
+        counts_K = jnp.maximum(_counts(batch["codes"]), 1)
+
+        def loss(params, part):
+            nats_K = self._nats(params, part) / counts_K
+            return jnp.mean(nats_K), nats_K
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, jax.grad(loss, has_aux=True)(params, part)), None
+
+        # Part i takes every accumulate-th row from i on, so that each device keeps its own.
+        split = partial(_split, parts=config.optimizer.accumulate)
+        zero = jax.tree.map(jnp.zeros_like, (params, jnp.zeros(len(counts_K))))
+        (gradient, nats_K), _ = jax.lax.scan(add, zero, jax.tree.map(split, batch))
+        updates, opt_state = self._optimizer().update(gradient, state["opt_state"], params)
+        params = optax.apply_updates(params, updates)
+        decay = config.optimizer.ema_decay
+        ema = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state["ema"], params)
+        metrics = dict(loss=jnp.mean(nats_K), bits_per_frame=lm.bits_per_frame(nats_K),
+                       gradient_norm=optax.tree.norm(gradient))
+        state = dict(step=state["step"] + 1, params=params, opt_state=opt_state, ema=ema)
+        return state, metrics
+
+    @partial(jax.jit, static_argnums=0)
+    def _nats(self, params, batch):
+        """[codebooks]: the cross-entropy of a batch's codes, summed."""
+        text = (batch["text"], batch["text_mask"]) if "text" in batch else ()
+        return lm.nats(self.model, dict(params=params), batch["codes"], *text)
+
+    def _optimizer(self):
+        settings = self.config.optimizer
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0, settings.learning_rate, settings.warmup_steps, self.config.steps)
+        adam = optax.adamw(rate, *settings.betas, weight_decay=settings.weight_decay)
+        clip = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
+        return optax.chain(clip, adam)
+
+
+def _add_text(captions, texts, batch):
+    states, mask = texts([captions[record] for record in batch["record"]])
+    return batch | dict(text=states, text_mask=mask)
+
+
+def _split(x, parts: int):
+    return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
+
+
+def _counts(codes):
+    """How many codes each codebook has; -1 stands behind the end of a record."""
+    return (codes >= 0).sum((0, 1))
+
+
+def _check(config):
+    """Raises ValueError, one line that names the field, for what no run can have."""
+    settings = config.optimizer
+    if not config.data.source.startswith("tokens:"):
+        raise ValueError(f"data.source must be tokens:PATH, what indep_jax.encode wrote, not "
+                         f"{config.data.source!r}")
+    if settings.accumulate < 1 or config.batch_size % settings.accumulate:
+        raise ValueError(f"optimizer.accumulate {settings.accumulate} must divide batch_size "
+                         f"{config.batch_size}")
+    if not 0 <= settings.warmup_steps < config.steps:
+        raise ValueError(f"optimizer.warmup_steps {settings.warmup_steps} must be below steps, "
+                         f"{config.steps}")
+    if not 0 <= config.text.dropout <= 1:
+        raise ValueError(f"text.dropout must be between 0 and 1, not {config.text.dropout}")
+    if bool(config.text.encoder) != bool(config.model.get("text_dim")):
+        raise ValueError("model.text_dim and text.encoder go together; train.py sets the first")
+
+
+def _mel_figure(waves, sample_rate: int) -> matplotlib.figure.Figure:
+    """Mel spectrograms, dB, of waveforms [time, channels], one below another."""
+    figure = matplotlib.figure.Figure(figsize=(9, 2 * len(waves)), layout="constrained")
+    for axis, wave in zip(figure.subplots(len(waves), 1, squeeze=False)[:, 0], waves):
+        spectrum = mel.mel_spectrogram(wave.mean(1)[None], sample_rate, 1024)[0]
+        decibels = 10 * np.asarray(losses.log_mel(spectrum)).T
+        top = decibels.max()
+        axis.imshow(decibels, origin="lower", aspect="auto", vmin=top - 60, vmax=top)
+        axis.set(xticks=[], yticks=[])
+    return figure

@@ -1,0 +1,1 @@
+"""Text to conditions of a language model: encoders, tokenizers, stored embeddings, dropout."""

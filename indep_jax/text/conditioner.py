@@ -1,0 +1,212 @@
+"""Texts to what a language model attends to: states [batch, tokens, dim], mask [batch, tokens].
+
+An empty text has no tokens: its mask is False throughout, its states are zero. So are the states
+of padding, and those of texts that `drop` took away.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+
+INFO, STATES = "text.json", "text.npy"
+_BATCH = 16  # texts that `store` encodes at a time
+
+
+def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
+    """The tokenizer of a folder's tokenizer.json. Raises ValueError, one line."""
+    path = pathlib.Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; make it: python -c "
+            "\"from transformers import AutoTokenizer as A; "
+            f"A.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # what the library raises, for any content that it cannot read
+        raise ValueError(f"{path}: not a tokenizer ({' '.join(str(error).split())})") from None
+
+
+def tokenize(
+    tokenizer: tokenizers.Tokenizer, texts: Sequence[str], max_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of texts: ids int32 [batch, max_tokens], and mask bool, True where there is one.
+
+    Longer texts are cut, special tokens kept. Blank texts have no tokens, not even special ones.
+    Raises ValueError where `max_tokens` has no room for any but the special ones.
+    """
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if max_tokens <= special:
+        raise ValueError(f"max_tokens {max_tokens}: expected more than the {special} special ones")
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    ids = np.zeros((len(texts), max_tokens), np.int32)
+    mask = np.zeros((len(texts), max_tokens), bool)
+    for row, encoding in enumerate(tokenizer.encode_batch(list(texts))):
+        if texts[row].strip():
+            ids[row, : len(encoding.ids)] = encoding.ids
+            mask[row, : len(encoding.ids)] = True
+    return ids, mask
+
+
+class Conditioner:
+    """A frozen text encoder and its tokenizer. Compiled once for each size of batch.
+
+    module: T5Encoder or MiniLM, or what is called as they are. variables: its weights.
+    max_tokens: of every text; longer ones are cut. dim: of the states.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        variables: Mapping,
+        tokenizer: tokenizers.Tokenizer,
+        max_tokens: int = 64,
+    ):
+        self.module = module
+        self.variables = jax.tree.map(jnp.asarray, variables)
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.dim: int = module.dim
+        self._encode = jax.jit(
+            lambda variables, ids, mask: jnp.where(
+                mask[..., None], module.apply(variables, ids, mask), 0.0
+            )
+        )
+
+    def __call__(self, texts: Sequence[str]) -> tuple[jax.Array, np.ndarray]:
+        """States float32 [batch, max_tokens, dim] and mask bool [batch, max_tokens]."""
+        ids, mask = tokenize(self.tokenizer, texts, self.max_tokens)
+        return self._encode(self.variables, ids, mask), mask
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What tells this encoder's states from another's: a hash of all that decides them."""
+        digest = hashlib.sha256(f"{self.module!r} {self.max_tokens}".encode())
+        tokenizer = json.loads(self.tokenizer.to_str())
+        for setting in ("truncation", "padding"):  # set anew for every call
+            tokenizer.pop(setting, None)
+        digest.update(json.dumps(tokenizer, sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def drop(
+    key: jax.Array, states_BxTxD: jax.Array, mask_BxT: jax.Array, probability: float
+) -> tuple[jax.Array, jax.Array]:
+    """Condition dropout: each text of a batch is taken away, whole, with this probability.
+
+    What is left of it is what an empty text gives. Training with it is what guidance needs (Ho &
+    Salimans 2021, "Classifier-Free Diffusion Guidance"); audiocraft's MusicGen takes 0.3.
+    """
+    keep = jax.random.bernoulli(key, 1 - probability, (states_BxTxD.shape[0], 1))
+    return jnp.where(keep[..., None], states_BxTxD, 0), mask_BxT & keep
+
+
+def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditioner) -> None:
+    """Writes the states of a dataset's texts, each once, into a folder: text.npy and text.json.
+
+    text.npy holds the tokens of all texts behind one another, float32 [tokens, dim], text.json the
+    texts, how many tokens each has, and the encoder's fingerprint. Texts that the folder has by
+    this encoder already are kept; where they are all there, nothing is done.
+    """
+    folder = pathlib.Path(folder)
+    wanted = {text for text in texts if text.strip()}
+    try:
+        found = Stored(folder)
+        if found.fingerprint == conditioner.fingerprint:
+            if wanted <= set(found.texts):
+                return
+            wanted |= set(found.texts)
+    except ValueError:
+        pass  # there are none yet
+    texts = sorted(wanted)
+    folder.mkdir(parents=True, exist_ok=True)
+    _, mask = tokenize(conditioner.tokenizer, texts, conditioner.max_tokens)
+    lengths = mask.sum(1).tolist()
+    # Without text.json the folder has no states: it goes first and comes last.
+    (folder / INFO).unlink(missing_ok=True)
+    beside = folder / (STATES + ".tmp")
+    shape = (sum(lengths), conditioner.dim)
+    try:
+        with open(beside, "wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, dict(descr="<f4", fortran_order=False, shape=shape)
+            )
+            for first in range(0, len(texts), _BATCH):
+                batch = texts[first : first + _BATCH]
+                states, mask = conditioner(batch + [""] * (_BATCH - len(batch)))
+                file.write(np.asarray(states, "<f4")[mask].tobytes())
+        beside.replace(folder / STATES)
+    finally:
+        beside.unlink(missing_ok=True)
+    info = dict(
+        fingerprint=conditioner.fingerprint,
+        max_tokens=conditioner.max_tokens,
+        dim=conditioner.dim,
+        texts=texts,
+        lengths=lengths,
+    )
+    beside = folder / (INFO + ".tmp")
+    beside.write_text(json.dumps(info, indent=0), encoding="utf-8")
+    beside.replace(folder / INFO)
+
+
+class Stored:
+    """What `store` wrote, called as the Conditioner that made it; needs no encoder.
+
+    fingerprint, max_tokens, dim: the encoder's. texts: those that it knows.
+    Raises ValueError, one line, where a folder has no states, or not those that text.json says.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self._folder = folder
+        path = pathlib.Path(folder) / INFO
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+            self.fingerprint: str = info["fingerprint"]
+            self.max_tokens: int = info["max_tokens"]
+            self.dim: int = info["dim"]
+            self.texts: list[str] = info["texts"]
+            ends = np.cumsum([0, *info["lengths"]])
+            self._rows = np.load(path.with_name(STATES), mmap_mode="r")
+            if self._rows.shape != (ends[-1], self.dim):
+                raise ValueError
+        except OSError as error:
+            raise ValueError(f"{error.filename}: {(error.strerror or '').lower()}") from None
+        except (ValueError, KeyError, TypeError, EOFError):
+            raise ValueError(f"{folder}: {INFO} and {STATES} are not a pair that fits") from None
+        self._spans = dict(zip(self.texts, zip(ends, ends[1:]), strict=True))
+
+    def __reduce__(self):
+        return Stored, (self._folder,)  # not the states, which a worker process maps for itself
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """States float32 [batch, max_tokens, dim] and mask bool [batch, max_tokens].
+
+        Raises ValueError, one line, for a text that was not stored.
+        """
+        states = np.zeros((len(texts), self.max_tokens, self.dim), np.float32)
+        mask = np.zeros((len(texts), self.max_tokens), bool)
+        for row, text in enumerate(texts):
+            if not text.strip():
+                continue
+            if text not in self._spans:
+                raise ValueError(f"{self._folder}: has no states of the text {text!r}")
+            first, last = self._spans[text]
+            states[row, : last - first] = self._rows[first:last]
+            mask[row, : last - first] = True
+        return states, mask
