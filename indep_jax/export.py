@@ -1,11 +1,13 @@
-"""A codec as a Hugging Face folder, for transformers and whatever else reads that.
+"""A codec or a language model as a Hugging Face folder, for transformers and whatever reads that.
 
     python -m indep_jax.export --codec=DIR --output=DIR
+    python -m indep_jax.export --lm=DIR --output=DIR
 
---codec is a workdir of indep_jax.train (its averaged weights), or a Hugging Face folder. The folder
-that is made gives the same codes and the same sound in transformers' EncodecModel.from_pretrained.
-Its README.md says where the weights come from, and carries on the licence of those that they
-started from.
+DIR is a workdir of indep_jax.train (its averaged weights), or a Hugging Face folder. The folder that
+is made gives the same codes and the same sound in transformers' EncodecModel.from_pretrained, or the
+same logits in MusicgenForConditionalGeneration.from_pretrained: with the codec, the text encoder and
+its tokenizer, whole for pipeline("text-to-audio"). Its README.md says where the weights come from,
+and carries on the licence of those that they started from.
 """
 
 from pathlib import Path
@@ -15,34 +17,34 @@ import numpy as np
 from absl import flags
 
 from indep_jax import command, loading
-from indep_jax.hub import encodec, folders
+from indep_jax.hub import encodec, folders, musicgen
 
-_EXAMPLE = """```python
+_CODEC_EXAMPLE = """```python
 from transformers import EncodecModel
 
 model = EncodecModel.from_pretrained("PATH")
 encoded = model.encode(wave, bandwidth={bandwidth:g})  # [batch, {channels}, time] at {rate} Hz
 ```"""
+_LM_EXAMPLE = """```python
+from transformers import pipeline
+
+music = pipeline("text-to-audio", "PATH")("slow piano")  # dict(audio, sampling_rate)
+```"""
 
 
 class Content(NamedTuple):
-    """What a Hugging Face folder holds: JSON files and tensors by name, and its README.md."""
+    """What a Hugging Face folder holds: see hub.folders.write."""
 
     configs: dict[str, dict]
     tensors: dict[str, np.ndarray]
     card: str
+    files: list[Path] = []
 
 
 def codec_content(path: str) -> Content:
     """A codec's folder. Raises ValueError, one line, for what transformers has no form of."""
     codec = loading.load_codec(path)
-    title = f"EnCodec, {codec.sample_rate / 1000:g} kHz"
-    sound = {1: "mono", 2: "stereo"}.get(codec.channels)
     bandwidth = codec.bandwidths[-1]
-    about = (
-        f"{codec.sample_rate} Hz {sound}, {codec.frame_rate:g} frames a second of {codec.codebooks} "
-        f"codes out of {codec.codebook_size}: {bandwidth:g} kbit/s."
-    )
     history = ""
     if codec.step:
         loss = codec.config["loss"]["independence"]
@@ -50,25 +52,72 @@ def codec_content(path: str) -> Content:
         if loss["kind"] != "none":
             term = f"the independence loss {loss['kind']}"
         history = f"They were trained for {codec.step} steps with {term}."
-    example = _EXAMPLE.format(
+    example = _CODEC_EXAMPLE.format(
         bandwidth=bandwidth, channels=codec.channels, rate=codec.sample_rate
     )
+    about = f"{_about(codec)}: {bandwidth:g} kbit/s."
+    title = f"EnCodec, {codec.sample_rate / 1000:g} kHz"
     card = folders.card(title, [about, example], codec.config.get("origin"), history)
     return Content(*encodec.to_hub(codec.config, codec.variables), card)
 
 
+def lm_content(path: str, codec: str | None = None) -> Content:
+    """A language model's folder, with its codec and its text encoder.
+
+    codec: see loading.load_lm. Raises ValueError, one line, for what transformers has no form of.
+    """
+    lm = loading.load_lm(path, codec=codec)
+    model, text = lm.config["model"], lm.config["text"]["encoder"]
+    musicgen.config_to_hub(model)  # says what it has no form of, before a text encoder is missed
+    if not text:
+        raise ValueError(f"{path}: has no text encoder, which transformers' MusicGen needs")
+    mono = getattr(lm.codec, "mono", lm.codec)
+    frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
+    configs, tensors, files = musicgen.to_hub(
+        model, lm.variables, (mono.config, mono.variables), loading.text_folder(text), frames
+    )
+    about = (
+        f"A language model of {model['layers']} layers of {model['dim']} that writes music to texts, "
+        f"as codes of an EnCodec: {_about(lm.codec)}, pattern {model['pattern']}."
+    )
+    history = f"They were trained for {lm.step} steps." if lm.step else ""
+    source, of = lm.config.get("origin"), ""
+    if source is None and "origin" in mono.config:
+        # A model that is new, on the codes of a codec that is not.
+        source, of = mono.config["origin"], " of its codec"
+        history = f"The language model began with random ones, trained for {lm.step} steps."
+    title = f"MusicGen, {lm.codec.sample_rate / 1000:g} kHz"
+    card = folders.card(title, [about, _LM_EXAMPLE], source, history, of)
+    return Content(configs, tensors, card, files)
+
+
+def _about(codec) -> str:
+    sound = {1: "mono", 2: "stereo"}.get(codec.channels)
+    return (
+        f"{codec.sample_rate} Hz {sound}, {codec.frame_rate:g} frames a second of {codec.codebooks} "
+        f"codes out of {codec.codebook_size}"
+    )
+
+
 def main() -> None:
     options = flags.FLAGS
+    if options.lm:
+        make = lambda: lm_content(options.lm, options.codec)
+    elif options.codec:
+        make = lambda: codec_content(options.codec)
+    else:
+        raise ValueError("expected --codec, or --lm")
     output = Path(options.output)
     folders.check_absent(output)
-    content = codec_content(options.codec)
+    content = make()
     folders.write(output, *content)
     size = sum(tensor.nbytes for tensor in content.tensors.values())
     print(f"{output}: {len(content.tensors)} tensors, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.",
-                        required=True)
+    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME; "
+                        "with --lm that of its tokens, where it names none.")
+    flags.DEFINE_string("lm", None, "The same of a language model.")
     flags.DEFINE_string("output", None, "Folder to make.", required=True)
     command.run(main)

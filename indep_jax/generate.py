@@ -121,7 +121,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("lm", None, "Workdir of indep_jax.train.", required=True)
+    flags.DEFINE_string("lm", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.",
+                        required=True)
     flags.DEFINE_string("codec", None, "Codec of its tokens, where the workdir's config has none.")
     flags.DEFINE_multi_string("text", [], "What to generate; may be repeated.")
     flags.DEFINE_string("texts", None, "File of texts, one a line.")

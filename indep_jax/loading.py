@@ -26,6 +26,7 @@ from indep_jax.data import pipeline, sources
 from indep_jax.hub import encodec as hub_encodec
 from indep_jax.hub import folders
 from indep_jax.hub import minilm as hub_minilm
+from indep_jax.hub import musicgen as hub_musicgen
 from indep_jax.hub import t5 as hub_t5
 from indep_jax.hub import weights
 from indep_jax.lm import model as lm_model
@@ -247,6 +248,9 @@ class LoadedCodec:
         are about `seconds` long; a sample is given once streaming.decoding_plan's `context` frames
         behind it, or the end, have arrived.
         """
+        if not self.module.windowed:
+            yield np.asarray(self.decode(np.concatenate(list(blocks))[None]))[0]
+            return
         hop = self.module.hop
         plan = streaming.decoding_plan(self.module, round(seconds * self.frame_rate))
         pending, start, carry = np.zeros((0, self.codebooks), np.int32), 0, {}
@@ -267,15 +271,59 @@ class LoadedCodec:
                 pending, start = pending[plan.stride :], start + plan.stride
 
 
+class PairedCodec:
+    """A codec of one channel, for each of two: as stereo MusicGen has it (Copet et al. 2023, 2.3).
+
+    Codes are those of the left and the right channel by turns, [batch, frames, 2 x codebooks]. Its
+    attributes and functions are those of LoadedCodec.
+    """
+
+    channels = 2
+
+    def __init__(self, mono: LoadedCodec):
+        self.mono = mono
+        self.sample_rate, self.frame_rate = mono.sample_rate, mono.frame_rate
+        self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size
+
+    def encode(self, wave) -> Encoded:
+        """Tokens of waveforms [batch, time, 2]."""
+        wave = jnp.asarray(wave, jnp.float32)
+        if wave.ndim != 3 or wave.shape[-1] != 2:
+            raise ValueError(f"wave: expected [batch, time, 2], not {list(wave.shape)}")
+        sides = [self.mono.encode(wave[..., side : side + 1]) for side in range(2)]
+        codes = jnp.stack([side.codes for side in sides], axis=-1)
+        return Encoded(codes.reshape(*codes.shape[:2], -1), None, wave.shape[1])
+
+    def decode(self, encoded, length: int | None = None) -> jax.Array:
+        """Waveforms [batch, length, 2] of what `encode` gave, or of a plain codes array."""
+        if isinstance(encoded, Encoded):
+            encoded, length = encoded.codes, encoded.length if length is None else length
+        sides = [self.mono.decode(encoded[..., side::2], length) for side in range(2)]
+        return jnp.concatenate(sides, axis=-1)
+
+    def decode_stream(
+        self, blocks: Iterable[np.ndarray], seconds: float = 1.0
+    ) -> Iterator[np.ndarray]:
+        """The waveform of codes that arrive in blocks [frames, 2 x codebooks], as they settle."""
+        sides = itertools.tee(blocks)
+        streams = (
+            self.mono.decode_stream((block[:, side::2] for block in copy), seconds)
+            for side, copy in enumerate(sides)
+        )
+        for pair in zip(*streams, strict=True):
+            yield np.concatenate(pair, axis=-1)
+
+
 class LoadedLM:
     """A language model with its weights, its codec, and the encoder of its texts.
 
-    config: plain data, that of its run. codec: a LoadedCodec. encoder: a Conditioner, or None for a
-    model without text.
+    config: plain data, that of its run; `origin`, where its first weights come from, if they were
+        not random. codec: a LoadedCodec or PairedCodec. encoder: a Conditioner, or None for a model
+        without text. step: of the run that it was trained in; 0 for none.
     """
 
-    def __init__(self, config: Mapping, params, codec: LoadedCodec, encoder):
-        self.config, self.codec, self.encoder = config, codec, encoder
+    def __init__(self, config: Mapping, params, codec: LoadedCodec | PairedCodec, encoder, step=0):
+        self.config, self.codec, self.encoder, self.step = config, codec, encoder, step
         self.model = lm_model.from_config(config["model"], config["dtype"])
         self.variables = dict(params=jax.tree.map(jnp.asarray, params))
 
@@ -380,48 +428,69 @@ def load_codec(
 def load_text(path: str | Path, max_tokens: int = 64) -> conditioner.Conditioner:
     """A text encoder with its tokenizer: call it with texts for (states, mask).
 
-    `path` is a Hugging Face folder of T5 or of a BertModel (config.json, model.safetensors,
-    tokenizer.json), or "minilm", all-MiniLM-L6-v2 as the extra `text` installs it. Texts are cut
-    to `max_tokens`.
+    `path` is a Hugging Face folder of T5, of a BertModel or of a MusicGen that has one of them
+    (config.json, model.safetensors, tokenizer.json), or "minilm", all-MiniLM-L6-v2 as the extra
+    `text` installs it. "hf:NAME" is a model of the Hugging Face hub. Texts are cut to `max_tokens`.
 
     Raises ValueError, one line that names the path or package and what was expected.
     """
-    folder = hub_minilm.installed() if path == "minilm" else Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
-    kind = weights.read_config(folder).get("model_type")
+    folder = text_folder(path)
+    hub, name, _ = weights.part_of(folder, "text_encoder")
+    kind = hub.get("model_type")
     kinds = dict(t5=(T5Encoder, hub_t5), bert=(MiniLM, hub_minilm))
     if kind not in kinds:
-        path = folder / "config.json"
-        raise ValueError(f"{path}: model_type is {kind!r}, expected 't5' or 'bert'")
+        raise ValueError(f"{name}: model_type is {kind!r}, expected 't5' or 'bert'")
     module, hub = kinds[kind]
     tokenizer = conditioner.load_tokenizer(folder)
     config, variables = hub.read(folder)
     return conditioner.Conditioner(module(**config), variables, tokenizer, max_tokens)
 
 
-def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
-    """The language model of a workdir of indep_jax.train, with its codec and its text encoder.
+def text_folder(path: str | Path) -> Path:
+    """The folder of a text encoder: see `load_text`."""
+    folder = hub_minilm.installed() if path == "minilm" else folders.locate(path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
+    return folder
 
-    Weights are the moving average at the last checkpoint. codec: a path, where the run's config
-    names none or one that has moved.
+
+def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
+    """The language model of a workdir of indep_jax.train, or of a Hugging Face MusicGen folder, with
+    its codec and its text encoder.
+
+    A workdir gives the moving average of the weights at its last checkpoint. "hf:NAME" is a model of
+    the Hugging Face hub. codec: a path, where the run's config names none or one that has moved, or
+    in place of the folder's own.
 
     Raises ValueError, one line that names the path and what was expected.
     """
-    path = Path(path)
-    config = _read_config(path, "lm")
-    codec = codec or config["codec"]
+    folder, step = folders.locate(path), 0
+    config = _read_config(folder, "lm")
+    if "model_type" in config:
+        whole = config["model_type"] == "musicgen"
+        codec = codec or (folder if whole else None)
+        text = dict(encoder=str(folder) if whole else "", max_tokens=64)
+        config, variables = hub_musicgen.read(folder)
+        config |= dict(text=text, origin=folders.origin(path, folder))
+        params = variables["params"]
+    else:
+        codec, text = codec or config["codec"], config["text"]
+        step, state = checkpoints.restore_latest(folder)
+        params = state["ema"]
     if not codec:
-        raise ValueError(f"{path}: its config names no codec: say which one made its tokens")
-    loaded = load_codec(codec)
+        raise ValueError(f"{path}: names no codec: say which one made its tokens")
+    loaded: LoadedCodec | PairedCodec = load_codec(codec)
+    if config["model"]["codebooks"] == 2 * loaded.codebooks and loaded.channels == 1:
+        loaded = PairedCodec(loaded)
     for name in ("codebooks", "codebook_size"):
         if getattr(loaded, name) != config["model"][name]:
             raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
                              f"on {config['model'][name]}")
-    text = config["text"]
+    if "data" not in config:
+        seconds = hub_musicgen.read_frames(folder) / loaded.frame_rate
+        config["data"] = dict(segment_seconds=seconds)
     encoder = load_text(text["encoder"], text["max_tokens"]) if text["encoder"] else None
-    _, state = checkpoints.restore_latest(path)
-    return LoadedLM(config, state["ema"], loaded, encoder)
+    return LoadedLM(config, params, loaded, encoder, step)
 
 
 def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:
@@ -469,9 +538,8 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
 
 
 def _read_config(path: Path, task: str = "codec") -> dict:
-    expected = "expected a workdir of indep_jax.train"
-    if task == "codec":
-        expected += " or a Hugging Face EnCodec folder"
+    kind = dict(codec="EnCodec", lm="MusicGen")[task]
+    expected = f"expected a workdir of indep_jax.train or a Hugging Face {kind} folder"
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder; {expected}")
     if not (path / "config.json").is_file():
@@ -480,10 +548,7 @@ def _read_config(path: Path, task: str = "codec") -> dict:
         config = json.loads((path / "config.json").read_text())
     except ValueError as error:
         raise ValueError(f"{path / 'config.json'}: not JSON ({error})") from None
-    known = isinstance(config, dict) and (
-        config.get("task") == task or (task == "codec" and "model_type" in config)
-    )
-    if not known:
+    if not isinstance(config, dict) or not (config.get("task") == task or "model_type" in config):
         what = dict(codec="codec", lm="language model")[task]
         raise ValueError(f"{path / 'config.json'}: describes no {what}; {expected}")
     return config

@@ -13,13 +13,14 @@ evaluation. --config.init_from=OTHER_WORKDIR starts from another run's whole sta
 
 import os
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from indep_jax import command, loading
 from indep_jax.data import tokens
-from indep_jax.hub import encodec, folders
+from indep_jax.hub import encodec, folders, musicgen
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.tasks.lm import LMTask
 from indep_jax.training import checkpoints, loop
@@ -47,44 +48,74 @@ def build(config) -> loop.Task:
     if not config.data.source:
         raise ValueError("data.source is empty: give --config.data.source=folder:PATH, "
                          "array_record:GLOB or sample:, or tokens:PATH for a language model")
+    _inherit_origin(config)
     if config.task == "codec":
-        return CodecTask(config, pretrained(config)).open()
+        return CodecTask(config, pretrained_codec(config)).open()
     if config.task != "lm":
         raise ValueError(f"task must be 'codec' or 'lm', not {config.task!r}")
+    begin = pretrained_lm(config)
     text, encoder, codec = config.text, None, None
     if text.encoder:
         encoder = loading.load_text(text.encoder, text.max_tokens)
     if config.codec:
         codec = loading.load_codec(config.codec)
-    config.model.text_dim = encoder.dim if encoder else 0
-    task = LMTask(config)
+    width = encoder.dim if encoder else 0
+    if begin and width != config.model.text_dim:
+        raise ValueError(f"text.encoder {text.encoder}: has states of {width} numbers, and "
+                         f"{config.pretrained} reads {config.model.text_dim}")
+    config.model.text_dim = width
+    task = LMTask(config, begin)
     config.data.codec = tokens.read_info(config.data.source.removeprefix("tokens:"))["codec"]
     return task.open(codec, encoder)
 
 
-def pretrained(config):
+def pretrained_codec(config):
     """What reads the weights that a codec's config starts from; None for random ones.
 
     Completes the config by what their folder says: the model, and the origin of the weights.
     """
     if "pretrained" not in config:
-        stored = checkpoints.read_config(config.init_from) if config.init_from else None
-        if stored and "origin" in stored:
-            with config.unlocked():
-                config.origin = stored["origin"]
         return None
-    if not config.pretrained:
-        raise ValueError(
-            "pretrained is empty: give --config.pretrained=PATH, the Hugging Face folder of an "
-            "EnCodec, or hf:NAME"
-        )
-    folder = folders.locate(config.pretrained)
+    folder = _start_from(config, "an EnCodec")
     found = encodec.read_config(folder)
     with config.unlocked():
         config.model.update(found["model"])
         config.quantizer.update(found["quantizer"])
-        config.origin = folders.origin(config.pretrained, folder)
     return lambda: encodec.read(folder)[1]
+
+
+def pretrained_lm(config):
+    """The same for a language model, whose weights are placed as an argument says, and whose text
+    encoder is that of the folder where the config names none."""
+    if "pretrained" not in config:
+        return None
+    folder = _start_from(config, "a MusicGen")
+    found = musicgen.read_config(folder)["model"]
+    with config.unlocked():
+        config.model.update({name: found[name] for name in found if name not in ("depth", "remat")})
+    config.text.encoder = config.text.encoder or str(folder)
+    return lambda shardings: musicgen.read(folder, shardings)[1]
+
+
+def _start_from(config, what: str) -> Path:
+    """The folder of config.pretrained; the config gets its origin."""
+    if not config.pretrained:
+        raise ValueError(
+            f"pretrained is empty: give --config.pretrained=PATH, the Hugging Face folder of {what}, "
+            "or hf:NAME"
+        )
+    folder = folders.locate(config.pretrained)
+    with config.unlocked():
+        config.origin = folders.origin(config.pretrained, folder)
+    return folder
+
+
+def _inherit_origin(config) -> None:
+    """A run that starts from another has weights of the same origin."""
+    stored = checkpoints.read_config(config.init_from) if config.init_from else None
+    if stored and "origin" in stored:
+        with config.unlocked():
+            config.origin = stored["origin"]
 
 
 def main():

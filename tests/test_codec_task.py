@@ -75,7 +75,7 @@ def hub_folder(tmp_path_factory):
 def task_of(config, hub_folder):
     if "pretrained" in config:
         config.pretrained = str(hub_folder)
-    return CodecTask(config, train.pretrained(config)).open()
+    return CodecTask(config, train.pretrained_codec(config)).open()
 
 
 @pytest.fixture
@@ -256,14 +256,14 @@ def test_origin_is_inherited_by_a_run_from_a_run(music, hub_folder, tmp_path):
     (tmp_path / "config.json").write_text(config.to_json())
     other = shrink(shipped("encodec_small"), music)
     other.init_from = str(tmp_path)
-    assert train.pretrained(other) is None
+    train.build(other)
     assert other.origin == config.origin
 
 
 def test_what_cannot_be_fine_tuned_is_named(music, hub_folder, tmp_path):
     config = shrink(shipped("finetune_encodec_32khz_mmd"), music)
     with pytest.raises(ValueError, match="^pretrained is empty: give --config.pretrained=PATH"):
-        train.pretrained(config)
+        train.pretrained_codec(config)
     config.quantizer.warmup_steps = 1
     with pytest.raises(ValueError, match="^quantizer.warmup_steps must be 0 with pretrained"):
         task_of(config, hub_folder)

@@ -10,15 +10,16 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from golden import encodec_cases
+from golden import encodec_cases, musicgen_cases, text_cases
 from test_hub import fold, relative_error, respell
+from test_lm_task import make_store, shipped, shrink
 from test_loading import CONFIG
 
-from indep_jax import export
+from indep_jax import export, train
 from indep_jax.codec import model as codec_model
-from indep_jax.hub import encodec, folders
-from indep_jax.loading import load_codec
-from indep_jax.training import checkpoints
+from indep_jax.hub import encodec, folders, musicgen
+from indep_jax.loading import load_codec, load_lm
+from indep_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -149,6 +150,120 @@ def test_bandwidths_are_those_that_transformers_counts_as_many(dropout):
         counts = [int(1000 * bandwidth // bits) for bandwidth in found]
         assert counts == list(range(1, codebooks + 1))[0 if dropout else -1 :]
         assert counts == [int(np.floor(bandwidth * 1000 / bits)) for bandwidth in found]
+
+
+def exported_lm(source, output, **options):
+    folders.write(output, *export.lm_content(str(source), **options))
+    return safetensors.numpy.load_file(output / "model.safetensors")
+
+
+@pytest.mark.parametrize("stereo", [False, True])
+def test_a_musicgen_folder_comes_back_bit_for_bit_and_sounds_the_same(stereo, tmp_path):
+    hub, tensors = musicgen_cases.write_complete(tmp_path / "theirs", stereo)
+    found = exported_lm(tmp_path / "theirs", tmp_path / "out")
+    assert found.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        np.testing.assert_array_equal(found[key], tensor, err_msg=key, strict=True)
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    for part in ("text_encoder", "audio_encoder", "decoder"):
+        assert {name: fields[part][name] for name in hub[part]} == hub[part], part
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {
+        "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json",
+        "model.safetensors", "README.md",
+    }  # fmt: skip
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "those of theirs, which do not say their licence" in card
+    # Longer than the 40 frames that the model is made for.
+    waves = [
+        load_lm(tmp_path / name).generate([text_cases.TEXTS[0]], 0.5, seed=1)
+        for name in ("theirs", "out")
+    ]
+    assert waves[0].shape == (1, 300, 1 + stereo) and np.std(waves[0]) > 0.01
+    np.testing.assert_array_equal(*waves)
+    if stereo:
+        left, right = np.moveaxis(waves[0][0], -1, 0)
+        assert np.abs(left - right).max() > 0.01
+
+
+def write_lm_workdir(folder, theirs, **changes):
+    """A workdir of a language model of the sizes of a folder, with weights of its own."""
+    config, variables = musicgen.read(theirs)
+    config["model"] |= changes
+    config |= dict(
+        codec=str(theirs),
+        text=dict(encoder=str(theirs), max_tokens=20),
+        data=dict(segment_seconds=0.3),
+    )
+    checkpoints.store_config(folder, config)
+    saved = checkpoints.Checkpoints(folder, keep=1)
+    params = jax.tree.map(lambda x: np.asarray(x) * 0.9, variables["params"])
+    saved.save(9, dict(step=np.int32(9), params=params, ema=params), {})
+    saved.close()
+
+
+def test_a_trained_lm_comes_back_bit_for_bit_with_its_codecs_licence(tmp_path):
+    musicgen_cases.write_complete(tmp_path / "theirs")
+    card = "---\nlicense: cc-by-nc-4.0\nbase_model: facebook/musicgen-small\n---\n"
+    (tmp_path / "theirs" / "README.md").write_text(card)
+    write_lm_workdir(tmp_path / "run", tmp_path / "theirs")
+    exported_lm(tmp_path / "run", tmp_path / "out")
+    ours, again = load_lm(tmp_path / "run"), load_lm(tmp_path / "out")
+    jax.tree.map(np.testing.assert_array_equal, ours.variables, again.variables)
+    jax.tree.map(np.testing.assert_array_equal, ours.codec.variables, again.codec.variables)
+    assert again.model == ours.model and again.config["data"] == ours.config["data"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "The first weights of its codec were those of facebook/musicgen-small" in card
+    assert "began with random ones, trained for 9 steps" in card
+    assert folders.origin("x", tmp_path / "out")["license"] == "cc-by-nc-4.0"
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(pattern="flattened"), "^model.pattern 'flattened': transformers' MusicGen has delay or"),
+        (dict(positions="rotary"), "^model.positions 'rotary': transformers' MusicGen has sinusoidal"),
+        (dict(head="depth"), "^model.head 'depth': transformers' MusicGen has linear"),
+        (dict(text_dim=0), "^model.text_dim 0: transformers' MusicGen reads a text"),
+    ],
+)
+def test_what_musicgen_has_no_form_of_is_named(change, said):
+    model = musicgen.config_from_hub(musicgen_cases.COMPLETE)["model"]
+    with pytest.raises(ValueError, match=said):
+        musicgen.config_to_hub(model | change)
+
+
+def test_fine_tuning_an_lm_starts_from_the_weights(tmp_path):
+    musicgen_cases.write_complete(tmp_path / "theirs")
+    _, start = musicgen.read(tmp_path / "theirs")
+    store = make_store(tmp_path / "tokens", [60, 30], size=32)
+    config = shrink(shipped("finetune_musicgen"), store)
+    with pytest.raises(ValueError, match="^pretrained is empty: give --config.pretrained=PATH"):
+        train.build(config)
+    config.pretrained = str(tmp_path / "theirs")
+    task = train.build(config)
+    assert config.text.encoder == config.pretrained and config.origin["name"] == "theirs"
+    config.optimizer.learning_rate = 1e-9
+    config.steps = 2
+    state = loop.run(task, config, tmp_path / "run")
+    for params in (state["params"], state["ema"]):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), params, start["params"]
+        )
+    # Resumed: by the same command, which reads no weights.
+    task = train.build(config)
+    task._pretrained = lambda shardings: pytest.fail("read the weights again")
+    again = loop.run(task, config, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, again["params"], state["params"])
+    config.text.encoder = str(write_other_text(tmp_path / "text"))
+    with pytest.raises(ValueError, match="has states of 12 numbers, and .* reads 24$"):
+        train.build(config)
+
+
+def write_other_text(folder):
+    config = text_cases.CASES["t5"] | dict(d_model=12)
+    text_cases.write(folder, config, text_cases.tensors(config))
+    return folder
 
 
 def run(tmp_path, *arguments):

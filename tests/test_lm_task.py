@@ -40,16 +40,16 @@ def shrink(config, store):
     return config
 
 
-def make_store(folder, train):
+def make_store(folder, train, size=16):
     """Records of codes that follow each other, each with a coin's choice; one of them valid."""
     rng = np.random.default_rng(0)
     info = dict(
-        codec="0123", sample_rate=2_000, frame_rate=FRAME_RATE, codebooks=3, codebook_size=16, shards=1
+        codec="0123", sample_rate=2_000, frame_rate=FRAME_RATE, codebooks=3, codebook_size=size, shards=1
     )
     results.begin(folder / tokens.INFO, info)
     items = []
     for number, frames in enumerate([*train, 60]):
-        codes = (np.arange(frames)[:, None] + rng.integers(0, 2, (frames, 3))) % 16
+        codes = (np.arange(frames)[:, None] + rng.integers(0, 2, (frames, 3))) % size
         caption = "" if number == 1 else f"caption {number}"
         split = "train" if number < len(train) else "valid"
         items.append(

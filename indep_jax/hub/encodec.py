@@ -41,9 +41,6 @@ _SPELLINGS = {  # weight norm's (gain, direction) in PyTorch's old and new form
 }
 
 
-_AROUND_CODEC = ("musicgen", "musicgen_melody")  # models whose folders hold an EnCodec as well
-
-
 def name_map(model: Mapping, codebooks: int, spelling: str) -> list[Entry]:
     """The table for a codec of these `model` fields; `spelling` of weight norm: old, new, folded.
 
@@ -240,14 +237,9 @@ def read_config(folder: str | Path) -> dict:
 
 def _open(folder: Path) -> tuple[dict, dict, str]:
     """(config, tensors by name, spelling of weight norm) of a folder."""
-    hub, name, prefix = weights.read_config(folder), str(folder / "config.json"), ""
-    if hub.get("model_type") in _AROUND_CODEC:
-        hub, name, prefix = hub.get("audio_encoder", {}), f"{name}: audio_encoder", "audio_encoder."
+    hub, name, prefix = weights.part_of(folder, "audio_encoder")
     config = config_from_hub(hub, name)
-    tensors = weights.read_tensors(
-        folder, lambda name: name.startswith(prefix) and not is_buffer(name)
-    )
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    tensors = weights.read_tensors(folder, lambda name: not is_buffer(name), prefix)
     spelling = "folded"
     for candidate, (gain, _) in _SPELLINGS.items():
         if any(name.endswith(gain) for name in tensors):

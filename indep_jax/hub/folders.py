@@ -3,14 +3,14 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
 WEIGHTS = "model.safetensors"
-FILES = ["config.json", "*.safetensors", f"{WEIGHTS}.index.json", "tokenizer*.json", "README.md"]
+FILES = ["*.json", "*.safetensors", "README.md"]
 # Of the folders that people keep without the card that says so.
 _PUBLISHED = re.compile(r"facebook/(encodec|musicgen)[-_].*")
 _PUBLISHED_LICENCE = "cc-by-nc-4.0"
@@ -74,9 +74,12 @@ def check_absent(folder: Path) -> None:
 
 
 def write(
-    folder: Path, configs: Mapping[str, dict], tensors: Mapping[str, np.ndarray], card: str
-) -> None:
-    """Writes a folder: JSON files by name, model.safetensors, README.md; beside, then renamed.
+    folder: Path, configs: Mapping[str, dict], tensors: Mapping[str, np.ndarray], card: str,
+    files: Iterable[Path] = (),
+) -> None:  # fmt: skip
+    """Writes a folder: JSON files by name, model.safetensors, README.md and copies of `files`.
+
+    Written beside, then renamed: it is there as a whole or not at all.
 
     Raises ValueError, one line, where there is something already.
     """
@@ -88,6 +91,8 @@ def write(
         for name, content in configs.items():
             (beside / name).write_text(json.dumps(content, indent=2) + "\n")
         (beside / "README.md").write_text(card, encoding="utf-8")
+        for path in files:
+            shutil.copyfile(path, beside / path.name)
         # PyTorch's programs read nothing without being told that it is theirs.
         safetensors.numpy.save_file(dict(tensors), beside / WEIGHTS, metadata=dict(format="pt"))
         beside.rename(folder)
@@ -96,15 +101,17 @@ def write(
         raise
 
 
-def card(title: str, about: list[str], source: Mapping[str, str] | None, history: str) -> str:
+def card(
+    title: str, about: list[str], source: Mapping[str, str] | None, history: str, of: str = ""
+) -> str:
     """The text of a README.md, with the head that the hub reads.
 
     about: paragraphs. source: where the first weights come from (see `origin`), None for random
-    ones. history: what became of them, a sentence or nothing.
+    ones. history: what became of them, a sentence or nothing. of: whose weights these are.
     """
     head = ["library_name: transformers"]
     if source is None:
-        start = "The first weights were random."
+        start = f"The first weights{of} were random."
     else:
         head.append(f"base_model: {source['name']}")
         if source["license"]:
@@ -115,7 +122,7 @@ def card(title: str, about: list[str], source: Mapping[str, str] | None, history
                 "which do not say their licence; find it out before you pass these on (the EnCodec "
                 f"and MusicGen weights that Meta published are {_PUBLISHED_LICENCE})"
             )
-        start = f"The first weights were those of {source['name']}, {terms}."
+        start = f"The first weights{of} were those of {source['name']}, {terms}."
     start = f"{start} {history}".strip() + " Written by indep_jax."
     return "\n\n".join(["\n".join(["---", *head, "---"]), f"# {title}", *about, start]) + "\n"
 

@@ -79,16 +79,17 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
 
 
 def read(folder: str | Path) -> tuple[dict, dict]:
-    """Reads a Hugging Face BertModel folder: (config, variables).
+    """Reads a Hugging Face folder of a BertModel, or of a MusicGen that has one: (config, variables).
 
     For `MiniLM(**config).apply(variables, ids, mask)`. Raises ValueError, one line, for another
     architecture, for tensors that are missing, left over or of another shape, and for weights in a
     pickle, which is never opened.
     """
     folder = Path(folder)
-    config = config_from_hub(weights.read_config(folder), str(folder / "config.json"))
+    hub, name, prefix = weights.part_of(folder, "text_encoder")
+    config = config_from_hub(hub, name)
     ids, mask = (jax.ShapeDtypeStruct((1, 1), dtype) for dtype in (jnp.int32, bool))
-    tensors = weights.read_tensors(folder, has_counterpart)
+    tensors = weights.read_tensors(folder, has_counterpart, prefix)
     module = MiniLM(**config)
     return config, weights.to_variables(name_map(config), module, [ids, mask], tensors, folder)
 

@@ -1,14 +1,17 @@
 """MusicGen's language model as Hugging Face stores it: config.json and model.safetensors.
 
 Of a MusicgenForConditionalGeneration the decoder and the layer that leads to it from the text, or a
-MusicgenForCausalLM. One table (`name_map`) holds every array of both sides exactly once.
+MusicgenForCausalLM. One table (`name_map`) holds every array of both sides exactly once, and reads
+in both directions.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from indep_jax.hub import weights
+import numpy as np
+
+from indep_jax.hub import encodec, weights
 from indep_jax.hub.weights import Entry
 from indep_jax.lm import model as lm_model
 
@@ -22,6 +25,10 @@ _FIELDS = {  # our field of `model`: (Hugging Face's, its default in MusicgenDec
 }
 _PATTERNS = {1: "delay", 2: "stereo_delay"}  # by audio_channels
 PREFIXES = dict(musicgen="decoder.", musicgen_decoder="")  # by model_type
+_TEXTS = dict(t5=("d_model", 512), bert=("hidden_size", 768))  # the field of the width, its default
+_MAX_LENGTH = 1_500  # frames, of the published models: 30 s
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model",
+              "vocab.txt")  # fmt: skip
 
 
 def name_map(model: Mapping, prefix: str) -> list[Entry]:
@@ -64,6 +71,11 @@ def has_counterpart(name: str) -> bool:
     return not name.startswith(others) and not name.endswith(".embed_positions.weights")
 
 
+def _is_encoders(name: str) -> bool:
+    """Whether a tensor of a text encoder's folder is in transformers' model of the encoder alone."""
+    return not name.startswith(("decoder.", "lm_head.")) and not name.endswith(".position_ids")
+
+
 def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     """Our config (task, dtype, model) from the fields of their config.json.
 
@@ -93,26 +105,111 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     model["text_dim"] = model["dim"]
     if kind == "musicgen":
         encoder = hub["text_encoder"]
-        if (kind := encoder.get("model_type")) != "t5":
-            raise ValueError(f"{name}: text_encoder.model_type must be 't5', not {kind!r}")
-        model["text_dim"] = encoder.get("d_model", 512)
+        if (kind := encoder.get("model_type")) not in _TEXTS:
+            expected = " or ".join(map(repr, _TEXTS))
+            raise ValueError(f"{name}: text_encoder.model_type must be {expected}, not {kind!r}")
+        field, default = _TEXTS[kind]
+        model["text_dim"] = encoder.get(field, default)
     model |= dict(positions="sinusoidal", head="linear", depth={}, remat=False)
     return dict(task="lm", dtype="float32", model=model)
 
 
-def read(folder: str | Path) -> tuple[dict, dict]:
+def config_to_hub(model: Mapping) -> dict:
+    """The fields of their decoder from our `model` section, of an LM that they can express.
+
+    Raises ValueError, one line that names the field, for one that transformers has no form of.
+    """
+    patterns = {pattern: channels for channels, pattern in _PATTERNS.items()}
+    for field, allowed in dict(positions=("sinusoidal",), head=("linear",), pattern=patterns).items():
+        if model[field] not in allowed:
+            raise ValueError(
+                f"model.{field} {model[field]!r}: transformers' MusicGen has {' or '.join(allowed)}"
+            )
+    if not model["text_dim"]:
+        raise ValueError("model.text_dim 0: transformers' MusicGen reads a text")
+    size = model["codebook_size"]
+    return dict(
+        model_type="musicgen_decoder",
+        architectures=["MusicgenForCausalLM"],
+        dtype="float32",
+        audio_channels=patterns[model["pattern"]],
+        bos_token_id=size,
+        pad_token_id=size,
+        **{theirs: model[ours] for ours, (theirs, _) in _FIELDS.items()},
+    )
+
+
+def read_config(folder: str | Path) -> dict:
+    """The config of `read` alone, without reading the weights."""
+    return config_from_hub(weights.read_config(Path(folder)), str(Path(folder) / "config.json"))
+
+
+def read_frames(folder: str | Path) -> int:
+    """How many frames a model of the folder is made for, as its generation_config.json says."""
+    path = Path(folder) / "generation_config.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return found.get("max_length") or _MAX_LENGTH
+
+
+def read(folder: str | Path, shardings: Mapping | None = None) -> tuple[dict, dict]:
     """Reads a Hugging Face MusicGen folder: (config, variables).
 
     `config` is plain data with the sections task, dtype and model, for
-    `lm.model.from_config(config["model"], config["dtype"])`; `variables` are float32 numpy arrays.
+    `lm.model.from_config(config["model"], config["dtype"])`; `variables` are float32 arrays, placed
+    one by one, as `shardings` says where it is given.
 
     Raises ValueError, one line, for a folder that is no MusicGen, for tensors that are missing,
     left over or of another shape, and for weights in a pickle, which is never opened.
     """
     folder = Path(folder)
-    hub = weights.read_config(folder)
-    config = config_from_hub(hub, str(folder / "config.json"))
+    config = read_config(folder)
     module = lm_model.from_config(config["model"], config["dtype"])
-    table = name_map(config["model"], PREFIXES[hub["model_type"]])
+    table = name_map(config["model"], PREFIXES[weights.read_config(folder)["model_type"]])
     tensors = weights.read_tensors(folder, has_counterpart)
-    return config, weights.to_variables(table, module, lm_model.example(module), tensors, folder)
+    inputs = lm_model.example(module)
+    return config, weights.to_variables(table, module, inputs, tensors, folder, shardings)
+
+
+def to_hub(
+    model: Mapping, variables: Mapping, codec: tuple[Mapping, Mapping], text: Path, frames: int
+) -> tuple[dict[str, dict], dict, list[Path]]:
+    """What a folder of a MusicgenForConditionalGeneration holds, for `pipeline("text-to-audio")`.
+
+    Args:
+      model, variables: of the language model.
+      codec: config and variables of the codec of one channel's tokens.
+      text: Hugging Face folder of the text encoder, or of a MusicGen that has it.
+      frames: that it generates where nothing else is asked for.
+
+    Returns:
+      (JSON files by name, tensors by name, files of the tokenizer).
+
+    Raises ValueError, one line, for a model that transformers has no form of.
+    """
+    decoder = config_to_hub(model)
+    encoder, name, prefix = weights.part_of(text, "text_encoder")
+    kind = encoder.get("model_type")
+    if kind not in _TEXTS:
+        raise ValueError(f"{name}: model_type must be {' or '.join(map(repr, _TEXTS))}, not {kind!r}")
+    states = weights.read_tensors(text, _is_encoders, prefix)
+    configs, sound = encodec.to_hub(*codec)
+    tensors = weights.to_tensors(name_map(model, PREFIXES["musicgen"]), variables)
+    tensors |= {f"text_encoder.{name}": np.asarray(tensor) for name, tensor in states.items()}
+    tensors |= {f"audio_encoder.{name}": tensor for name, tensor in sound.items()}
+    special = dict.fromkeys(
+        ("bos_token_id", "pad_token_id", "decoder_start_token_id"), model["codebook_size"]
+    )
+    configs |= {
+        "config.json": dict(
+            model_type="musicgen",
+            architectures=["MusicgenForConditionalGeneration"],
+            dtype="float32",
+            text_encoder=encoder,
+            audio_encoder=configs["config.json"],
+            decoder=decoder,
+        ),
+        "generation_config.json": dict(
+            special, do_sample=True, guidance_scale=3.0, top_k=250, max_length=frames
+        ),
+    }
+    return configs, tensors, [text / name for name in _TOKENIZER if (text / name).is_file()]

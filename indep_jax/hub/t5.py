@@ -100,12 +100,14 @@ def to_variables(config: Mapping, tensors: Mapping, folder: Path) -> dict:
 
 
 def read(folder: str | Path) -> tuple[dict, dict]:
-    """Reads a Hugging Face T5 folder, of an encoder or of the whole: (config, variables).
+    """Reads a Hugging Face folder of a T5, of its encoder, or of a MusicGen: (config, variables).
 
     For `T5Encoder(**config).apply(variables, ids, mask)`. Raises ValueError, one line, for another
     architecture, for tensors that are missing, left over or of another shape, and for weights in a
     pickle, which is never opened.
     """
     folder = Path(folder)
-    config = config_from_hub(weights.read_config(folder), str(folder / "config.json"))
-    return config, to_variables(config, weights.read_tensors(folder, has_counterpart), folder)
+    hub, name, prefix = weights.part_of(folder, "text_encoder")
+    config = config_from_hub(hub, name)
+    tensors = weights.read_tensors(folder, has_counterpart, prefix)
+    return config, to_variables(config, tensors, folder)

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import flax.linen as nn
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
+
+
+_OF_PARTS = ("musicgen", "musicgen_melody")  # models that hold a text encoder and a codec
 
 
 class Entry(NamedTuple):
@@ -75,13 +77,25 @@ def read_config(folder: Path) -> dict:
         raise ValueError(f"{path}: not JSON ({error})") from None
 
 
+def part_of(folder: Path, part: str) -> tuple[dict, str, str]:
+    """(fields of config.json, what messages call it, prefix of the tensors) of a folder's model.
+
+    That is the model itself or, in a folder of MusicGen, its `part`: text_encoder, audio_encoder.
+    """
+    hub, name = read_config(folder), str(folder / "config.json")
+    if hub.get("model_type") not in _OF_PARTS:
+        return hub, name, ""
+    return hub.get(part) or {}, f"{name}: {part}", f"{part}."
+
+
 def read_tensors(
-    folder: Path, has_counterpart: Callable[[str], bool] = lambda name: True
+    folder: Path, has_counterpart: Callable[[str], bool] = lambda name: True, prefix: str = ""
 ) -> dict[str, Stored]:
     """The tensors of model.safetensors, or of the files that model.safetensors.index.json lists.
 
-    Only those whose name `has_counterpart` accepts. Raises ValueError, one line, for files
-    that are missing or damaged, and for weights in a pickle, which is never opened.
+    Only those whose name, after the prefix, `has_counterpart` accepts; by that name. Raises
+    ValueError, one line, for files that are missing or damaged, and for weights in a pickle, which
+    is never opened.
     """
     path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if path.is_file():
@@ -104,11 +118,14 @@ def read_tensors(
     for path in paths:
         try:
             with safetensors.safe_open(path, framework="np") as file:
-                for name in filter(has_counterpart, file.keys()):
+                for whole in file.keys():
+                    name = whole.removeprefix(prefix)
+                    if not whole.startswith(prefix) or not has_counterpart(name):
+                        continue
                     if name in tensors:
-                        raise ValueError(f"{path}: {name} is in {tensors[name].path.name} too")
-                    shape = tuple(file.get_slice(name).get_shape())
-                    tensors[name] = Stored(path, name, shape)
+                        raise ValueError(f"{path}: {whole} is in {tensors[name].path.name} too")
+                    shape = tuple(file.get_slice(whole).get_shape())
+                    tensors[name] = Stored(path, whole, shape)
         except FileNotFoundError:
             raise ValueError(f"{path}: no such file, which {index.name} lists") from None
         except safetensors.SafetensorError as error:
@@ -117,14 +134,17 @@ def read_tensors(
 
 
 def to_variables(
-    table: Sequence[Entry], module: nn.Module, inputs: Sequence, tensors: Mapping, folder: Path
-) -> dict:
-    """Our variables, float32 arrays on the first device, from their tensors, one by one.
+    table: Sequence[Entry], module: nn.Module, inputs: Sequence, tensors: Mapping, folder: Path,
+    shardings: Mapping | None = None,
+) -> dict:  # fmt: skip
+    """Our variables, float32 arrays, from their tensors, one by one.
 
     Args:
       table: of every variable that `module.init` makes for `inputs` (ShapeDtypeStructs).
       tensors: theirs, by name, without those that have no counterpart.
       folder: where they come from, for messages.
+      shardings: where each variable goes, a tree like that of the variables; default the first
+        device.
 
     Raises:
       ValueError: one line, for tensors that are missing, left over or of another shape.
@@ -152,19 +172,19 @@ def to_variables(
             + "; ".join(problems[:4])
             + more
         )
-    flat = {}
+    flat, places = {}, flax.traverse_util.flatten_dict(shardings or {}, sep="/")
     entries = collections.defaultdict(list)
     for entry in table:
         entries[entry.ours].append(entry)
     # Those of many slices first: while they are joined they are in memory twice.
     for ours in sorted(entries, key=lambda ours: -len(entries[ours])):
-        flat[ours] = _variable(entries[ours], tensors)
+        flat[ours] = jax.device_put(_variable(entries[ours], tensors), places.get(ours))
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def _variable(entries: Sequence[Entry], tensors: Mapping) -> jax.Array:
+def _variable(entries: Sequence[Entry], tensors: Mapping) -> np.ndarray:
     parts = [entry.to_ours(np.asarray(tensors[entry.theirs], np.float32)) for entry in entries]
-    return jnp.asarray(parts[0] if entries[0].index is None else np.stack(parts))
+    return parts[0] if entries[0].index is None else np.stack(parts)
 
 
 def to_tensors(table: Sequence[Entry], variables: Mapping) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Training a language model of codes, text-conditioned or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -25,9 +25,12 @@ class LMTask:
     State: step; params; opt_state; ema, the moving average of params. One program, `lm`.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, pretrained: Callable[[Mapping], Mapping] | None = None):
+        """pretrained: of shardings as the variables {params}, the variables that a new run starts
+        from in place of random ones."""
         _check(config)
         self.config = config
+        self._pretrained = pretrained
         self.model = lm.from_config(config.model, config.dtype)
         self.placement = [(pattern, PartitionSpec(*axes)) for pattern, axes in config.placement]
         self.seconds_per_batch = config.batch_size * config.data.segment_seconds
@@ -96,8 +99,13 @@ class LMTask:
         return "lm", 1
 
     def before_step(self, step: int, state: dict, read: Callable) -> dict:
-        del step, read
-        return state
+        """Puts in pretrained weights."""
+        del read
+        if step or self._pretrained is None:
+            return state
+        shardings = jax.tree.map(lambda x: x.sharding, dict(params=state["params"]))
+        params = self._pretrained(shardings)["params"]
+        return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params)}
 
     def evaluate(self, state: dict) -> Evaluation:
         """Cross-entropy of held-out segments with the averaged weights, and samples as audio."""

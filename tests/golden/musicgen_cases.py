@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from golden import encodec_cases, text_cases
 from indep_jax.hub import musicgen
 from indep_jax.lm import model as lm
 from indep_jax.lm import patterns
@@ -28,6 +29,16 @@ DECODER = dict(
     bos_token_id=23,
 )
 WHOLE = dict(model_type="musicgen", decoder=DECODER, text_encoder=dict(model_type="t5", d_model=6))
+
+
+# With its codec and its text encoder, as encodec_cases and text_cases have them.
+COMPLETE = dict(
+    model_type="musicgen",
+    text_encoder=text_cases.CASES["t5"],
+    audio_encoder=encodec_cases.TINY,
+    decoder=DECODER | dict(vocab_size=32, pad_token_id=32, bos_token_id=32, audio_channels=1),
+)
+assert COMPLETE["audio_encoder"]["codebook_size"] == 32 and encodec_cases.CODEBOOKS == 3
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -65,3 +76,21 @@ def inputs(module: lm.LM) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tokens, _ = patterns.build(codes, module.schedule(FRAMES), module.special)
     text = rng.normal(size=(2, 5, module.text_dim)).astype(np.float32)
     return tokens, text, np.arange(5) < np.array([[5], [3]])
+
+
+def write_complete(folder, stereo=False, frames=40) -> tuple[dict, dict[str, np.ndarray]]:
+    """A folder with all that generating takes; returns its config.json and its tensors."""
+    hub = COMPLETE
+    if stereo:
+        hub = hub | dict(decoder=hub["decoder"] | dict(audio_channels=2, num_codebooks=6))
+    text_cases.write(folder, hub["text_encoder"], {})
+    tensors = write(folder, hub)
+    parts = dict(
+        text_encoder=text_cases.tensors(hub["text_encoder"]),
+        audio_encoder=encodec_cases.tensors(hub["audio_encoder"]),
+    )
+    for part, found in parts.items():
+        tensors |= {f"{part}.{name}": tensor for name, tensor in found.items()}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    (folder / "generation_config.json").write_text(json.dumps(dict(max_length=frames)))
+    return hub, tensors
