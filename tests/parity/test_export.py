@@ -1,6 +1,7 @@
 """Folders of transformers to ours and back: 24, 32 and 48 kHz models in small, at every bandwidth."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -10,6 +11,8 @@ import soundfile
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+import test_musicgen  # noqa: E402
+from golden import text_cases  # noqa: E402
 from test_codec_task import shipped, shrink  # noqa: E402
 from test_encodec import (  # noqa: E402
     TOLERANCE,
@@ -24,7 +27,7 @@ from test_encodec import (  # noqa: E402
 from indep_jax import encode, export, measure  # noqa: E402
 from indep_jax.data import sources, transforms  # noqa: E402
 from indep_jax.hub import folders, tokenizers  # noqa: E402
-from indep_jax.loading import load_codec  # noqa: E402
+from indep_jax.loading import load_codec, load_lm  # noqa: E402
 from indep_jax.tasks.codec import CodecTask  # noqa: E402
 from indep_jax.training import loop  # noqa: E402
 
@@ -246,3 +249,53 @@ def test_tokenizers_that_cannot_be_are_named(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=f"^{tmp_path}: transformers cannot load it: [^\n]*$"):
         tokenizers.load(f"transformers:dac:{tmp_path}")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_musicgen_there_and_back_sings_the_same(channels, tmp_path):
+    """Every tensor, and the sound of greedy decoding from a text, by our API and their pipeline."""
+    codebooks, frames, text = 3, 40, text_cases.TEXTS[0]
+    small = test_musicgen.DECODER
+    config = transformers.MusicgenConfig(
+        text_encoder=transformers.T5Config(**text_cases.CASES["t5"]),
+        audio_encoder=transformers.EncodecConfig(
+            **SMALL | dict(codebook_size=small["vocab_size"], sampling_rate=2_400),
+            target_bandwidths=[codebooks * 8 * 0.1],
+        ),
+        decoder=transformers.MusicgenDecoderConfig(
+            **small, num_codebooks=codebooks * channels, audio_channels=channels
+        ),
+    )
+    model = transformers.MusicgenForConditionalGeneration(config)
+    with torch.no_grad():
+        for layer in model.audio_encoder.quantizer.layers:
+            layer.codebook.embed.normal_()
+            layer.codebook.cluster_size.fill_(1)
+    test_musicgen.pair_of(model, tmp_path / "theirs", 24)
+    (tmp_path / "theirs/tokenizer.json").write_text(
+        json.dumps(text_cases.tokenizer(text_cases.CASES["t5"]))
+    )
+    (tmp_path / "theirs/tokenizer_config.json").write_text(
+        json.dumps(dict(tokenizer_class="PreTrainedTokenizerFast", pad_token="<pad>"))
+    )
+    folders.write(tmp_path / "out", *export.lm_content(str(tmp_path / "theirs")))
+    again, info = transformers.MusicgenForConditionalGeneration.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(info.values()), info
+    theirs, ours = model.state_dict(), again.state_dict()
+    assert theirs.keys() == ours.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(tensor, ours[name]), name
+
+    with jax.default_matmul_precision("highest"):
+        lm = load_lm(tmp_path / "out")
+        wave = np.asarray(lm.generate([text], frames / lm.codec.frame_rate, top_k=1))[0]
+    sing = transformers.pipeline("text-to-audio", str(tmp_path / "out"))
+    found = sing(text, generate_kwargs=dict(do_sample=False, max_length=frames + codebooks))
+    assert found["sampling_rate"] == 2_400
+    expected = np.asarray(found["audio"]).reshape(channels, -1).T
+    assert wave.shape == expected.shape == (frames * 24, channels)
+    error = relative_error(wave[None], expected[None])
+    print(f"audio {error:.1e}", end=" ")
+    assert error < TOLERANCE
