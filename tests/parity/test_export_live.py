@@ -11,7 +11,7 @@ import soundfile
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import test_musicgen  # noqa: E402
+import test_musicgen_live as musicgen_live  # noqa: E402
 from golden import text_cases  # noqa: E402
 from test_codec_task import shipped, shrink  # noqa: E402
 from test_encodec import (  # noqa: E402
@@ -255,7 +255,7 @@ def test_tokenizers_that_cannot_be_are_named(tmp_path):
 def test_a_musicgen_there_and_back_sings_the_same(channels, tmp_path):
     """Every tensor, and the sound of greedy decoding from a text, by our API and their pipeline."""
     codebooks, frames, text = 3, 40, text_cases.TEXTS[0]
-    small = test_musicgen.DECODER
+    small = musicgen_live.DECODER
     config = transformers.MusicgenConfig(
         text_encoder=transformers.T5Config(**text_cases.CASES["t5"]),
         audio_encoder=transformers.EncodecConfig(
@@ -271,7 +271,7 @@ def test_a_musicgen_there_and_back_sings_the_same(channels, tmp_path):
         for layer in model.audio_encoder.quantizer.layers:
             layer.codebook.embed.normal_()
             layer.codebook.cluster_size.fill_(1)
-    test_musicgen.pair_of(model, tmp_path / "theirs", 24)
+    musicgen_live.pair_of(model, tmp_path / "theirs", 24)
     (tmp_path / "theirs/tokenizer.json").write_text(
         json.dumps(text_cases.tokenizer(text_cases.CASES["t5"]))
     )
