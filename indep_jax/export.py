@@ -13,6 +13,7 @@ and carries on the licence of those that they started from.
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -110,14 +111,17 @@ def main() -> None:
     output = Path(options.output)
     folders.check_absent(output)
     content = make()
-    folders.write(output, *content)
-    size = sum(tensor.nbytes for tensor in content.tensors.values())
-    print(f"{output}: {len(content.tensors)} tensors, {size / 1e6:.1f} MB")
+    dtype = jnp.dtype(options.dtype)
+    tensors = {name: tensor.astype(dtype) for name, tensor in content.tensors.items()}
+    folders.write(output, *content._replace(tensors=tensors))
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    print(f"{output}: {len(tensors)} tensors, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME; "
                         "with --lm that of its tokens, where it names none.")
     flags.DEFINE_string("lm", None, "The same of a language model.")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the weights as they are stored.")
     flags.DEFINE_string("output", None, "Folder to make.", required=True)
     command.run(main)

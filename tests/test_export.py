@@ -284,7 +284,12 @@ def test_the_command_makes_a_folder_or_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     files = {"config.json", "preprocessor_config.json", "model.safetensors", "README.md"}
     assert {path.name for path in (tmp_path / "deep" / "out").iterdir()} == files
-    load_codec(tmp_path / "deep" / "out")
+    whole = load_codec(tmp_path / "deep" / "out")
+    done = run(tmp_path, "--codec=theirs", "--output=half", "--dtype=bfloat16")
+    assert done.returncode == 0, done.stderr
+    half = load_codec(tmp_path / "half")
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8)
+    jax.tree.map(close, half.variables, whole.variables)
 
     done = run(tmp_path, "--codec=theirs", "--output=deep/out")
     assert done.returncode == 2 and "deep/out: is there already" in done.stderr
