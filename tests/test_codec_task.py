@@ -63,7 +63,7 @@ def music(tmp_path_factory):
 @pytest.fixture
 def config(music):
     config = shrink(shipped("encodec_small"), music)
-    config.loss.independence.update(kind="dhsic", exclude_files=False)
+    config.loss.independence.update(kind="dhsic", exclude_files=False, share=0.0, weight=150.0)
     return config
 
 
