@@ -17,6 +17,8 @@ if [ $# = 0 ]; then
   done
 fi
 
+# Large arrays in huge pages: glibc then has less to ask of the system.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 train() {
   python -m indep_jax.train --config=configs/encodec_small.py --config.data.source="$SOURCE" "$@"
 }

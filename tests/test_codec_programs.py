@@ -23,7 +23,7 @@ if __name__ != "__main__":
 @pytest.fixture
 def config(music):  # noqa: F811
     config = shrink(shipped("encodec_small"), music)
-    config.loss.independence.update(kind="dhsic", exclude_files=True, weight=30.0)
+    config.loss.independence.update(kind="dhsic", exclude_files=True, share=0.0, weight=30.0)
     return config
 
 

@@ -81,7 +81,7 @@ def task_of(config, hub_folder):
 @pytest.fixture
 def config(music):
     config = shrink(shipped("encodec_small"), music)
-    config.loss.independence.update(kind="dhsic", exclude_files=False)
+    config.loss.independence.update(kind="dhsic", exclude_files=False, share=0.0, weight=150.0)
     return config
 
 
