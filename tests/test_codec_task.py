@@ -130,13 +130,11 @@ def test_weights_mean_the_same_at_any_batch_size(config):
     assert ratios[0] == pytest.approx(ratios[1], rel=1e-4)
 
 
-def test_a_share_is_of_the_others_gradient_whatever_the_estimator(config):
-    config.loss.independence.share = 0.2
-    for kind in ("dhsic", "permutation", "covariance"):
-        config.loss.independence.kind = kind
-        task, state, batch = start(config)
-        _, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
-        assert metrics["independence_gradient_ratio"] == pytest.approx(0.2, rel=1e-5)
+def test_a_share_is_of_the_others_gradient(config):
+    config.loss.independence.update(share=0.2, kind="covariance")
+    task, state, batch = start(config)
+    _, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
+    assert metrics["independence_gradient_ratio"] == pytest.approx(0.2, rel=1e-5)
 
 
 def _v_statistic(task, codebook, latents):
