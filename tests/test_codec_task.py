@@ -233,9 +233,9 @@ def test_interrupted_run_equals_the_undisturbed_one(config, tmp_path):
     """Across the end of the warm-up and within a macro-batch, bit for bit."""
     config.update(steps=5, save_every=100)
     config.quantizer.warmup_steps = 1
-    config.loss.independence.update(macro_batch=2, every=2)
+    config.loss.independence.update(kind="permutation", macro_batch=2, every=2)
     expected = loop.run(CodecTask(config).open(), config, tmp_path / "whole")
-    for stop in (1, 2, 4, 5):
+    for stop in (1, 4, 5):
         state = loop.run(CodecTask(config).open(), config, tmp_path / "parts", max_step=stop)
     assert not changed(expected, state)
 
