@@ -42,9 +42,9 @@ def test_what_each_pattern_cannot_know_of_the_source():
     assert markov.Source(3, 3, copy=0).conditional_bits("delay") > 0.1
 
 
-@pytest.mark.parametrize("pattern", ["parallel", "delay"])
-def test_known_total_correlation_is_found(pattern):
-    source = markov.Source(3, 3)
+def test_known_total_correlation_is_found():
+    """For the delay pattern; check_estimates.py does it for both, with more seeds."""
+    pattern, source = "delay", markov.Source(3, 3)
     codes = source.sample(np.random.default_rng(0), 50, 4000)
     (found,) = total_correlation.total_correlation(codes, pattern=pattern, **SMALL)
     assert found.held_out_files == 10 and found.pattern == pattern
