@@ -1,7 +1,9 @@
-"""Evaluates codecs on held-out music: numbers, and a page to look at and to listen to.
+"""Evaluates codecs, or language models, on held-out music: numbers, and a page to look at and hear.
 
     python -m indep_jax.evaluate --codec=DIR --source=folder:PATH --output=DIR
         [--split=test] [--versus=DIR]... [--dependence]
+    python -m indep_jax.evaluate --lm=DIR --source=tokens:PATH --output=DIR
+        [--split=valid] [--versus=DIR]...
 
 Writes metrics.json, figures/ and report.html. metrics.json holds for every codec, by name:
 si_snr_db and mel_distance_log10 (median, median_interval_95, quartiles, mean over excerpts),
@@ -9,6 +11,9 @@ mean_frame_distance_log10 (what the mean log-mel frame would get of the music of
 mean_frame_split: train, where the source has that), mel_distance_relative (their ratio),
 perplexity by codebook, and the items themselves. --dependence also measures the codebooks, on the
 whole files of the split, before and after training: dependence.json (schema: indep_jax/measure.py).
+
+For language models metrics.json holds, by name: pattern, head, parameters, segments, frames,
+bits_per_frame with bits_per_frame_interval_95, and cross_entropy_bits by codebook.
 """
 
 import json
@@ -17,16 +22,25 @@ from pathlib import Path
 from absl import flags
 
 from indep_jax import command, loading, measure
-from indep_jax.metrics import dependence, excerpts, report
+from indep_jax.data import tokens
+from indep_jax.metrics import dependence, excerpts, language, report
 
 
 def main() -> None:
     options = flags.FLAGS
-    paths, folder = [options.codec, *options.versus], Path(options.output)
+    if bool(options.codec) == bool(options.lm):
+        raise ValueError("expected --codec, or --lm")
+    paths = [options.codec or options.lm, *options.versus]
     labels = [measure.codec_label(path) for path in paths]
     if len(set(labels)) < len(labels):
         raise ValueError(f"--versus: expected folders of different names, not {labels}")
-    where = options.source, options.split
+    lines = (_codecs if options.codec else _language_models)(paths, labels, options)
+    print("\n".join(lines))
+
+
+def _codecs(paths, labels, options) -> list[str]:
+    """Evaluates codecs; returns what to print."""
+    folder, where = Path(options.output), (options.source, options.split)
     results = [
         excerpts.evaluate(
             loading.load_codec(path), label, *where, options.items, options.seconds
@@ -52,6 +66,44 @@ def main() -> None:
         content = dict(source=options.source, split=options.split, **dependence.record(measured))
         report.replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
         dependence.show(page, measured)
+    _show_training(page, paths, labels)
+    path = page.write(folder)
+    lines = [
+        f"{result.label}: SI-SNR {excerpts.median(result.metrics['si_snr_db'], 2)} dB, "
+        f"mel distance {result.metrics['mel_distance_relative']:.2f} of the mean spectrum's"
+        for result in results
+    ]
+    return [*lines, f"report: {path}"]
+
+
+def _language_models(paths, labels, options) -> list[str]:
+    """Evaluates language models; returns what to print."""
+    if not options.source.startswith("tokens:"):
+        raise ValueError(f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote")
+    folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
+    results = [
+        language.evaluate(
+            loading.load_lm(path), label, store, options.split, options.items, options.seconds
+        )
+        for path, label in zip(paths, labels)
+    ]
+    content = dict(source=options.source, split=options.split)
+    content["models"] = {result.label: result.metrics for result in results}
+    report.replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
+    page = report.Report(
+        " and ".join(labels),
+        f"Evaluated on {options.items} segments of {options.source}, split {options.split}.",
+    )
+    language.show(page, results)
+    _show_training(page, paths, labels)
+    path = page.write(folder)
+    lines = [
+        f"{result.label}: {result.metrics['bits_per_frame']:.3f} bits per frame" for result in results
+    ]
+    return [*lines, f"report: {path}"]
+
+
+def _show_training(page: report.Report, paths, labels) -> None:
     for label, path in zip(labels, paths):
         log = Path(path) / "metrics.jsonl"
         figure = report.loss_curves(log) if log.is_file() else None
@@ -59,23 +111,19 @@ def main() -> None:
             page.section(f"Training of {label}" if len(paths) > 1 else "Training")
             alt = f"Curves of the training metrics of {label} over steps"
             page.figure(f"training_{label}", figure, alt)
-    path = page.write(folder)
-    for result in results:
-        print(
-            f"{result.label}: SI-SNR {excerpts.median(result.metrics['si_snr_db'], 2)} dB, "
-            f"mel distance {result.metrics['mel_distance_relative']:.2f} of the mean spectrum's"
-        )
-    print(f"report: {path}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir or Hugging Face folder.", required=True)
-    flags.DEFINE_multi_string("versus", [], "Another codec to compare with; may be repeated.")
-    flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:.",
-                        required=True)
+    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.")
+    flags.DEFINE_string("lm", None, "The same of a language model.")
+    flags.DEFINE_multi_string("versus", [], "Another one to compare with; may be repeated.")
+    flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:; "
+                        "for a language model tokens:PATH.", required=True)
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
-    flags.DEFINE_integer("items", 24, "Excerpts, spread over the files.", lower_bound=1)
-    flags.DEFINE_float("seconds", 10.0, "Length of an excerpt.", lower_bound=1.0)
+    flags.DEFINE_integer("items", 24, "Excerpts, spread over the files; segments of tokens.",
+                         lower_bound=1)
+    flags.DEFINE_float("seconds", 10.0, "Length of an excerpt, or of what a language model writes.",
+                       lower_bound=1.0)
     flags.DEFINE_bool("dependence", False, "Also measure the codebooks, before and after training.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)
     command.run(main)

@@ -1,0 +1,115 @@
+"""A language model on held-out tokens: the bits that they cost it, and the music that it writes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import tqdm
+
+from indep_jax.data import pipeline, tokens
+from indep_jax.lm import model as lm_model
+from indep_jax.metrics import report
+
+LISTEN = 6  # pieces of music on the page
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What `evaluate` found of one language model.
+
+    metrics: as in metrics.json, see indep_jax/evaluate.py. texts: that it wrote to, "" for none.
+    generated: waveforms [time, channels] at sample_rate; originals: those whose texts they are,
+    through the codec.
+    """
+
+    label: str
+    metrics: dict
+    texts: list[str]
+    generated: list[np.ndarray]
+    originals: list[np.ndarray]
+    sample_rate: int
+
+
+def evaluate(
+    lm, label: str, store: tokens.Store, split: str, items: int, seconds: float, seed: int = 0
+) -> Evaluated:
+    """A language model (loading.LoadedLM) on `items` segments of a split of a token store.
+
+    The segments are as long as those that it was trained on, and the same for every model of that
+    length. `seconds` is of the music that it writes: to the captions of the split where it reads
+    texts. Raises ValueError, one line, for tokens of another codec.
+    """
+    fingerprint = getattr(lm.codec, "fingerprint", None)
+    if fingerprint and store.info["codec"] != fingerprint:
+        raise ValueError(f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
+                         f"of {label} is {fingerprint}")
+    frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
+    segments = pipeline.token_segments(store, split, seed=0, batch_size=items, frames=frames)[0]
+    captions = [store.entries[record]["caption"] for record in segments["record"]]
+    nats = jax.jit(lambda variables, *batch: lm_model.nats(lm.model, variables, *batch))
+    bits, counts = [], []
+    for codes, caption in zip(tqdm.tqdm(segments["codes"], desc=f"evaluate {label}"), captions):
+        text = lm.encoder([caption]) if lm.encoder else ()
+        bits.append(np.asarray(nats(lm.variables, codes[None], *text)) / np.log(2))
+        counts.append((codes >= 0).sum(0))
+    bits, counts = np.stack(bits), np.stack(counts)
+    each = (bits / np.maximum(counts, 1)).sum(1)  # bits per frame of each segment
+    spread = 1.96 * each.std(ddof=1) / np.sqrt(items) if items > 1 else np.nan
+    per_codebook = bits.sum(0) / counts.sum(0)
+    metrics = dict(
+        pattern=lm.config["model"]["pattern"],
+        head=lm.config["model"]["head"],
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(lm.variables)),
+        segments=items,
+        frames=int(counts[:, 0].sum()),
+        bits_per_frame=float(per_codebook.sum()),
+        bits_per_frame_interval_95=[float(each.mean() - spread), float(each.mean() + spread)],
+        cross_entropy_bits=per_codebook.tolist(),
+    )
+    records = store.select(split)[:LISTEN]
+    texts = [store.entries[record]["caption"] for record in records] if lm.encoder else None
+    waves = []
+    for number, text in enumerate(texts or [""] * min(2, LISTEN)):
+        heard = dict(texts=[text]) if lm.encoder else dict(texts=None)
+        waves.append(np.asarray(lm.generate(seconds=seconds, seed=seed + number, **heard))[0])
+    length = round(seconds * lm.codec.frame_rate)
+    originals = [
+        np.asarray(lm.codec.decode(store[record].codes[None, :length].astype(np.int32)))[0]
+        for record in records[: len(waves)]
+    ]
+    return Evaluated(
+        label, metrics, texts or [""] * len(waves), waves, originals, lm.codec.sample_rate
+    )
+
+
+def show(page: report.Report, results: Sequence[Evaluated]) -> None:
+    """Adds tables and music of evaluated language models to a page."""
+    page.section(
+        "What the music costs",
+        "Cross-entropy of held-out tokens, teacher-forced. In brackets a 95% interval of the mean "
+        "over segments.",
+    )
+    codebooks = max(len(result.metrics["cross_entropy_bits"]) for result in results)
+    rows = []
+    for result in results:
+        found = result.metrics
+        pattern = found["pattern"] if found["head"] == "linear" else f"{found['head']} head"
+        total = report.with_interval(
+            found["bits_per_frame"], found["bits_per_frame_interval_95"], 2
+        )
+        each = [f"{value:.2f}" for value in found["cross_entropy_bits"]]
+        rows.append([result.label, pattern, total, *each])
+    page.table(
+        "Bits of a frame, and of each codebook's code",
+        ["model", "pattern", "bits per frame", *(f"{k + 1}" for k in range(codebooks))],
+        rows,
+    )
+    page.section("Listen", "What the models write, beside music whose text they read.")
+    for number, text in enumerate(results[0].texts):
+        rate = results[0].sample_rate
+        versions = [("Held-out music, through the codec", results[0].originals[number], rate)]
+        for result in results:
+            if number < len(result.generated):
+                versions.append((result.label, result.generated[number], result.sample_rate))
+        page.listen(text or f"Without a text, {number + 1}", versions)
