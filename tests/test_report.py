@@ -230,7 +230,7 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     monkeypatch.setattr(loading, "untrained", lambda *_: ScalarCodec(config=config))
     output = tmp_path / "out"
     options(
-        codec=str(run), versus=[], source=f"folder:{folder}", split="test", items=5, seconds=0.4,
+        codec=str(run), lm=None, versus=[], source=f"folder:{folder}", split="test", items=5, seconds=0.4,
         dependence=True, output=str(output),
     )
     evaluate.main()
