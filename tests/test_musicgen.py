@@ -48,7 +48,7 @@ def test_every_tensor_of_a_folder_finds_its_place(hub, tmp_path):
     "hub, said",
     [
         (WHOLE | dict(model_type="encodec"), "model_type must be 'musicgen' or"),
-        (WHOLE | dict(text_encoder=dict(model_type="bert")), "text_encoder.model_type must be"),
+        (WHOLE | dict(text_encoder=dict(model_type="clip")), "text_encoder.model_type must be"),
         (DECODER | dict(activation_function="relu"), "activation_function is 'relu'; only \"gelu"),
         (DECODER | dict(scale_embedding=True), "scale_embedding is True"),
         (DECODER | dict(audio_channels=5), "audio_channels is 5; only 1 or 2 is supported"),

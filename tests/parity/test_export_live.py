@@ -257,7 +257,7 @@ def test_a_musicgen_there_and_back_sings_the_same(channels, tmp_path):
     codebooks, frames, text = 3, 40, text_cases.TEXTS[0]
     small = musicgen_live.DECODER
     config = transformers.MusicgenConfig(
-        text_encoder=transformers.T5Config(**text_cases.CASES["t5"]),
+        text_encoder=transformers.AutoConfig.for_model(**text_cases.CASES["t5"]),
         audio_encoder=transformers.EncodecConfig(
             **SMALL | dict(codebook_size=small["vocab_size"], sampling_rate=2_400),
             target_bandwidths=[codebooks * 8 * 0.1],
