@@ -1,4 +1,4 @@
-"""A language model that two CPU cores train in half an hour: 6 layers of 256, 10 s segments.
+"""A language model that two CPU cores train in half an hour: 6 layers of 256, 5 s segments.
 
     python -m indep_jax.encode --codec=CODEC --source=folder:PATH --output=TOKENS
     python -m indep_jax.train --config=configs/lm_small.py --config.data.source=tokens:TOKENS \
