@@ -89,12 +89,17 @@ def to_numpy(x):
 
 
 def fill_codebooks(model, latents_NxD, rng):
-    """Code vectors half way between neighbouring frames' residuals of real audio."""
+    """Code vectors between neighbouring frames' residuals of real audio.
+
+    Not half way: what two neighbours leave of that is opposite, and the code vectors between
+    those would be 0 but for rounding, again and again.
+    """
     residual = latents_NxD
     for layer in model.quantizer.layers:
         size = layer.codebook.embed.shape[0]
         chosen = torch.from_numpy(rng.choice(len(residual) - 1, size, replace=False))
-        layer.codebook.embed.copy_((residual[chosen] + residual[chosen + 1]) / 2)
+        weight = torch.from_numpy(rng.uniform(0.2, 0.8, (size, 1)).astype(np.float32))
+        layer.codebook.embed.copy_(torch.lerp(residual[chosen], residual[chosen + 1], weight))
         layer.codebook.embed_avg.copy_(layer.codebook.embed)
         layer.codebook.cluster_size.fill_(1.0)
         residual = residual - layer.codebook.decode(layer.codebook.encode(residual))
