@@ -246,10 +246,11 @@ def test_fine_tuning_an_lm_starts_from_the_weights(tmp_path):
     config.optimizer.learning_rate = 1e-9
     config.steps = 2
     state = loop.run(task, config, tmp_path / "run")
-    for params in (state["params"], state["ema"]):
+    for params in (state["params"], state["ema"]):  # the average is rounded at each step
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), params, start["params"]
-        )
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7, atol=1e-7),
+            params, start["params"],
+        )  # fmt: skip
     # Resumed: by the same command, which reads no weights.
     task = train.build(config)
     task._pretrained = lambda shardings: pytest.fail("read the weights again")
@@ -293,9 +294,8 @@ def test_the_command_makes_a_folder_or_nothing(tmp_path):
 
     done = run(tmp_path, "--codec=theirs", "--output=deep/out")
     assert done.returncode == 2 and "deep/out: is there already" in done.stderr
-    config = config | dict(codebook_size=48)
-    cut = {n: t[:48] if "codebook" in n else t for n, t in encodec_cases.tensors(config).items()}
-    encodec_cases.write(tmp_path / "odd", config, cut)
+    config = config | dict(codebook_size=48, target_bandwidths=[100 * 6 * 3.1 / 1000])
+    encodec_cases.write(tmp_path / "odd", config, encodec_cases.tensors(config))
     done = run(tmp_path, "--codec=odd", "--output=deep/odd")
     assert done.returncode == 2 and "quantizer.codebook_size 48" in done.stderr
     assert "Traceback" not in done.stderr
