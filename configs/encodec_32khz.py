@@ -64,8 +64,6 @@ def get_config() -> ml_collections.ConfigDict:
             discriminator=dict(
                 filters=32,
                 n_ffts=(1024, 2048, 512, 256, 128),  # hop is n_fft / 4
-                rate_factor=1.0,  # its learning rate over optimizer.learning_rate
-                warmup_steps=0,  # steps before the whole recipe in which it alone is trained
             ),
             loss=dict(
                 adversarial=4.0,
@@ -100,7 +98,6 @@ def get_config() -> ml_collections.ConfigDict:
                 schedule="constant",  # constant | cosine (over `steps`)
                 warmup_steps=0,
                 ema_decay=0.99,  # of the generator's weights
-                trainable="all",  # all | encoder (and codebooks: the decoder stays as it is)
             ),
             log_every=50,
             evaluate_every=5_000,

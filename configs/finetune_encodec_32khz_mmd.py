@@ -18,8 +18,10 @@ def get_config():
     config = encodec_32khz_mmd.get_config()
     config.pretrained = ""
     config.steps = 20_000
-    config.discriminator.update(warmup_steps=1_000, rate_factor=10.0)  # the published 3e-4
+    config.discriminator.warmup_steps = 1_000  # in which it alone is trained
+    config.discriminator.rate_factor = 10.0  # over the learning rate: the published 3e-4
     config.optimizer.learning_rate = 3e-5
+    config.optimizer.trainable = "all"  # all | encoder (and codebooks: the decoder stays as it is)
     config.loss.independence.warmup_steps = 1_000
     config.evaluate_every = 1_000
     return config

@@ -196,8 +196,8 @@ def main() -> None:
         written = encode_codes(tokenizer, source, options.output, options.max_unreadable)
         print(f"{options.output}: the codes of {written} files")
         return
-    codec = loading.load_codec(options.codec, bandwidth=options.bandwidth)
     if options.source:
+        codec = loading.load_codec(options.codec, bandwidth=options.bandwidth)
         source = sources.open_source(options.source, options.split)
         info = encode(
             codec, source, options.output, options.shard_seconds, options.max_unreadable
@@ -205,6 +205,7 @@ def main() -> None:
         print(f"{options.output}: {json.dumps(info)}")
     else:
         store = tokens.Store(options.tokens)
+        codec = loading.load_codec_of(options.codec, store.info["codebooks"])
         written = decode(codec, store, options.output)
         print(f"{options.output}: {written} of {len(store)} files written, the others were there")
 

@@ -80,6 +80,10 @@ def _language_models(paths, labels, options) -> list[str]:
     """Evaluates language models; returns what to print."""
     if not options.source.startswith("tokens:"):
         raise ValueError(f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote")
+    if options.dependence:
+        raise ValueError("--dependence is of a codec: expected --codec")
+    if options.items < 2:
+        raise ValueError(f"--items={options.items}: expected at least 2")
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
     results = [
         language.evaluate(

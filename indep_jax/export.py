@@ -24,7 +24,7 @@ _CODEC_EXAMPLE = """```python
 from transformers import EncodecModel
 
 model = EncodecModel.from_pretrained("PATH")
-encoded = model.encode(wave, bandwidth={bandwidth:g})  # [batch, {channels}, time] at {rate} Hz
+encoded = model.encode(wave, bandwidth={bandwidth!r})  # [batch, {channels}, time] at {rate} Hz
 ```"""
 _LM_EXAMPLE = """```python
 from transformers import pipeline
@@ -46,19 +46,12 @@ def codec_content(path: str) -> Content:
     """A codec's folder. Raises ValueError, one line, for what transformers has no form of."""
     codec = loading.load_codec(path)
     bandwidth = codec.bandwidths[-1]
-    history = ""
-    if codec.step:
-        loss = codec.config["loss"]["independence"]
-        term = "no independence loss"
-        if loss["kind"] != "none":
-            term = f"the independence loss {loss['kind']}"
-        history = f"They were trained for {codec.step} steps with {term}."
     example = _CODEC_EXAMPLE.format(
         bandwidth=bandwidth, channels=codec.channels, rate=codec.sample_rate
     )
     about = f"{_about(codec)}: {bandwidth:g} kbit/s."
     title = f"EnCodec, {codec.sample_rate / 1000:g} kHz"
-    card = folders.card(title, [about, example], codec.config.get("origin"), history)
+    card = folders.card(title, [about, example], [_codec_part(codec)])
     return Content(*encodec.to_hub(codec.config, codec.variables), card)
 
 
@@ -74,22 +67,31 @@ def lm_content(path: str, codec: str | None = None) -> Content:
         raise ValueError(f"{path}: has no text encoder, which transformers' MusicGen needs")
     mono = getattr(lm.codec, "mono", lm.codec)
     frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
+    folder = loading.text_folder(text)
     configs, tensors, files = musicgen.to_hub(
-        model, lm.variables, (mono.config, mono.variables), loading.text_folder(text), frames
+        model, lm.variables, (mono.config, mono.variables), folder, frames
     )
     about = (
         f"A language model of {model['layers']} layers of {model['dim']} that writes music to texts, "
         f"as codes of an EnCodec: {_about(lm.codec)}, pattern {model['pattern']}."
     )
     history = f"They were trained for {lm.step} steps." if lm.step else ""
-    source, of = lm.config.get("origin"), ""
-    if source is None and "origin" in mono.config:
-        # A model that is new, on the codes of a codec that is not.
-        source, of = mono.config["origin"], " of its codec"
-        history = f"The language model began with random ones, trained for {lm.step} steps."
+    parts = [
+        folders.Part("language model", lm.config.get("origin"), history),
+        _codec_part(mono),
+        folders.Part("text encoder", folders.origin(text, folder), ""),
+    ]
     title = f"MusicGen, {lm.codec.sample_rate / 1000:g} kHz"
-    card = folders.card(title, [about, _LM_EXAMPLE], source, history, of)
-    return Content(configs, tensors, card, files)
+    return Content(configs, tensors, folders.card(title, [about, _LM_EXAMPLE], parts), files)
+
+
+def _codec_part(codec) -> folders.Part:
+    history = ""
+    if codec.step:
+        kind = codec.config["loss"]["independence"]["kind"]
+        term = "no independence loss" if kind == "none" else f"the independence loss {kind}"
+        history = f"They were trained for {codec.step} steps with {term}."
+    return folders.Part("codec", codec.config.get("origin"), history)
 
 
 def _about(codec) -> str:
@@ -102,17 +104,13 @@ def _about(codec) -> str:
 
 def main() -> None:
     options = flags.FLAGS
-    if options.lm:
-        make = lambda: lm_content(options.lm, options.codec)
-    elif options.codec:
-        make = lambda: codec_content(options.codec)
-    else:
+    if not (options.codec or options.lm):
         raise ValueError("expected --codec, or --lm")
     output = Path(options.output)
     folders.check_absent(output)
-    content = make()
+    content = lm_content(options.lm, options.codec) if options.lm else codec_content(options.codec)
     dtype = jnp.dtype(options.dtype)
-    tensors = {name: tensor.astype(dtype) for name, tensor in content.tensors.items()}
+    tensors = {name: x.astype(dtype, copy=False) for name, x in content.tensors.items()}
     folders.write(output, *content._replace(tensors=tensors))
     size = sum(tensor.nbytes for tensor in tensors.values())
     print(f"{output}: {len(tensors)} tensors, {size / 1e6:.1f} MB")
@@ -122,6 +120,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME; "
                         "with --lm that of its tokens, where it names none.")
     flags.DEFINE_string("lm", None, "The same of a language model.")
-    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the weights as they are stored.")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"],
+                      "Of the weights as they are stored; config.json asks for float32 to compute.")
     flags.DEFINE_string("output", None, "Folder to make.", required=True)
     command.run(main)

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -222,7 +223,8 @@ class LoadedCodec:
         The whole is what `decode` gives, but for the last frames (see codec/streaming.py).
         """
         if not self.module.windowed:
-            yield np.asarray(self.decode(codes[None], length))[0]
+            whole = len(codes) * self.module.hop if length is None else length
+            yield np.asarray(self.decode(Encoded(codes[None], None, whole)))[0]
             return
         hop, total = self.module.hop, len(codes)
         left = total * hop if length is None else length
@@ -284,6 +286,11 @@ class PairedCodec:
         self.mono = mono
         self.sample_rate, self.frame_rate = mono.sample_rate, mono.frame_rate
         self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these tokens from those of one channel, and of another codec."""
+        return f"paired {self.mono.fingerprint}"
 
     def encode(self, wave) -> Encoded:
         """Tokens of waveforms [batch, time, 2]."""
@@ -415,14 +422,29 @@ def load_codec(
             raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
     if bandwidth is not None:
         possible = hub_encodec.bandwidths(config)
-        if bandwidth not in possible:
+        lower = [each for each in possible if each <= bandwidth * (1 + 1e-9)]  # as it is printed
+        if not lower or not math.isclose(lower[-1], bandwidth):
             raise ValueError(f"{path}: bandwidth must be one of {possible}, not {bandwidth}")
-        fewer = hub_encodec.codebooks_at(config, bandwidth)
-        lower = [each for each in possible if each <= bandwidth]
+        fewer = hub_encodec.codebooks_at(config, lower[-1])
         config["quantizer"] |= dict(codebooks=fewer, bandwidths=lower)
         codebook = jax.tree.map(lambda x: x[:fewer], variables["codebook"])
         variables = dict(params=variables["params"], codebook=codebook)
     return LoadedCodec(config, variables, dtype, step)
+
+
+def load_codec_of(path: str | Path, codebooks: int) -> LoadedCodec | PairedCodec:
+    """The codec of tokens of so many codebooks.
+
+    At the bandwidth that has as many; of one channel's codes, where there are twice as many, it is
+    one for each of two. The codec as it is where neither holds. Raises ValueError as `load_codec`.
+    """
+    codec = load_codec(path)
+    for bandwidth in codec.bandwidths[:-1]:
+        if hub_encodec.codebooks_at(codec.config, bandwidth) == codebooks:
+            return load_codec(path, bandwidth=bandwidth)
+    if codebooks == 2 * codec.codebooks and codec.channels == 1:
+        return PairedCodec(codec)
+    return codec
 
 
 def load_text(path: str | Path, max_tokens: int = 64) -> conditioner.Conditioner:
@@ -479,9 +501,7 @@ def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
         params = state["ema"]
     if not codec:
         raise ValueError(f"{path}: names no codec: say which one made its tokens")
-    loaded: LoadedCodec | PairedCodec = load_codec(codec)
-    if config["model"]["codebooks"] == 2 * loaded.codebooks and loaded.channels == 1:
-        loaded = PairedCodec(loaded)
+    loaded = load_codec_of(codec, config["model"]["codebooks"])
     for name in ("codebooks", "codebook_size"):
         if getattr(loaded, name) != config["model"][name]:
             raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
@@ -497,10 +517,13 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
     """The codec of a config (or of a workdir's) before training, as a reference for the trained.
 
     Weights are the random initial ones; codebooks are fitted by k-means to that encoder's latents
-    of training segments of `source`, as a run does when quantization begins.
+    of training segments of `source`, as a run does when quantization begins. Of a run that began
+    with pretrained weights it is the codec that has those.
     """
     if not isinstance(config, Mapping):
         config = _read_config(Path(config))
+    if config.get("pretrained"):
+        return load_codec(config["pretrained"])
     sizes = {name: config["quantizer"][name] for name in ("codebooks", "codebook_size")}
     module = codec_model.from_config(config["model"], **sizes, dtype=config["dtype"])
     segments = pipeline.segments(

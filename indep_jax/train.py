@@ -57,15 +57,16 @@ def build(config) -> loop.Task:
     text, encoder, codec = config.text, None, None
     if text.encoder:
         encoder = loading.load_text(text.encoder, text.max_tokens)
+    store = tokens.read_info(config.data.source.removeprefix("tokens:"))
     if config.codec:
-        codec = loading.load_codec(config.codec)
+        codec = loading.load_codec_of(config.codec, store["codebooks"])
     width = encoder.dim if encoder else 0
     if begin and width != config.model.text_dim:
         raise ValueError(f"text.encoder {text.encoder}: has states of {width} numbers, and "
                          f"{config.pretrained} reads {config.model.text_dim}")
     config.model.text_dim = width
     task = LMTask(config, begin)
-    config.data.codec = tokens.read_info(config.data.source.removeprefix("tokens:"))["codec"]
+    config.data.codec = store["codec"]
     return task.open(codec, encoder)
 
 
@@ -93,7 +94,7 @@ def pretrained_lm(config):
     found = musicgen.read_config(folder)["model"]
     with config.unlocked():
         config.model.update({name: found[name] for name in found if name not in ("depth", "remat")})
-    config.text.encoder = config.text.encoder or str(folder)
+    config.text.encoder = config.text.encoder or config.pretrained
     return lambda shardings: musicgen.read(folder, shardings)[1]
 
 

@@ -4,12 +4,11 @@
 
 Writes random weights of that size of configs/musicgen.py to a temporary folder, in files of 2 GB as
 Hugging Face does, and loads them in a process of its own, which says how much memory it came to
-hold beyond what it held before.
+hold beyond what it held before. Linux only.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -67,12 +66,17 @@ def write(folder: Path, size: str) -> int:
 def load(folder: str) -> None:
     """In a process of its own: prints bytes beyond those at the start, and seconds."""
     jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _kilobytes("VmRSS:")
     begin = time.perf_counter()
     jax.block_until_ready(musicgen.read(folder)[1])
     seconds = time.perf_counter() - begin
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps(dict(bytes=1024 * (after - before), seconds=seconds)))
+    print(json.dumps(dict(bytes=1024 * (_kilobytes("VmHWM:") - before), seconds=seconds)))
+
+
+def _kilobytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def main() -> None:

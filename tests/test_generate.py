@@ -91,21 +91,22 @@ def test_a_prompt_is_what_the_music_begins_with(lm, tmp_path):
 def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, capsys):
     values = dict(
         lm=str(lm / "run"), codec=None, versus=[], source=f"tokens:{lm}/tokens", split="train",
-        items=3, seconds=1.0, output=str(tmp_path),
+        items=3, seconds=1.0, output=str(tmp_path), dependence=False,
     )  # fmt: skip
     monkeypatch.setattr(evaluate.flags, "FLAGS", type("Options", (), values))
     evaluate.main()
     (found,) = json.loads((tmp_path / "metrics.json").read_text())["models"].values()
     assert found["frames"] == 3 * 40 and found["pattern"] == "delay"
-    # Two steps of training teach nothing: 64 codes cost 6 bits.
-    assert found["cross_entropy_bits"] == pytest.approx([6, 6], abs=0.5)
+    # Two steps of training teach nothing: 64 codes cost 6 bits, and what the first guess is off.
+    assert all(6 < bits < 8 for bits in found["cross_entropy_bits"])
     assert found["bits_per_frame"] == pytest.approx(sum(found["cross_entropy_bits"]))
     low, high = found["bits_per_frame_interval_95"]
     assert low < found["bits_per_frame"] < high
     page = (tmp_path / "report.html").read_text()
     assert page.count("<audio") == 4 and "Training" in page and "Without a text, 1" in page
     assert "bits per frame\nreport: " in capsys.readouterr().out
-    values["source"] = f"folder:{lm}/music"
+    wrong = dict(source=f"folder:{lm}/music")
+    monkeypatch.setattr(evaluate.flags, "FLAGS", type("Options", (), values | wrong))
     with pytest.raises(ValueError, match="expected tokens:PATH"):
         evaluate.main()
 

@@ -252,7 +252,8 @@ def _open(folder: Path) -> tuple[dict, dict, str]:
 def to_hub(config: Mapping, variables: Mapping) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
     """What a Hugging Face folder of a codec holds: (JSON files by name, tensors by name).
 
-    The inverse of `read`, bit for bit, in the new spelling. Raises ValueError, one line that names
+    The inverse of `read`, bit for bit, in the new spelling of weight norm; plain convolutions, which
+    transformers has no form of, as weight norm of the same product, to rounding. Raises ValueError, one line that names
     the field, for a codec that transformers has no form of.
     """
     hub = config_to_hub(config)

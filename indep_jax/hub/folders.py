@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -33,17 +35,15 @@ def locate(path: str | Path) -> Path:
             "folder of a model that you have"
         ) from None
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES))
     except Exception as error:  # of many kinds: network, proxy, name, access
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(name, allow_patterns=FILES, local_files_only=True)
-        )
-    except Exception:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
             f"{path}: cannot be downloaded and is not in the cache either ({reason[0]})"
         ) from None
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{path}: has no weights in safetensors; a pickle is never opened: convert it")
+    return folder
 
 
 def origin(path: str | Path, folder: Path) -> dict[str, str]:
@@ -57,14 +57,16 @@ def origin(path: str | Path, folder: Path) -> dict[str, str]:
     head = head.split("\n---", 1)[0] if head.startswith("---") else ""
 
     def field(name):  # a value, or the first of a list
-        found = re.search(rf"^{name}:\s*(?:-\s*)?['\"]?([\w./-]+)", head, re.MULTILINE)
+        found = re.search(
+            rf"^{name}:[ \t]*(?:\n\s*-[ \t]*)?['\"]?([\w./-]+)", head, re.MULTILINE
+        )
         return found[1] if found else ""
 
     cached = re.search(r"models--([^/]+)/snapshots/[^/]+$", folder.as_posix())
     known = _hub_name(path) or (cached and cached[1].replace("--", "/"))
     name = field("base_model") or known or folder.resolve().name
     published = _PUBLISHED_LICENCE if _PUBLISHED.fullmatch(name) else ""
-    return dict(name=name, license=field("license") or published)
+    return dict(name=name, license=field("license_name") or field("license") or published)
 
 
 def check_absent(folder: Path) -> None:
@@ -84,9 +86,9 @@ def write(
     Raises ValueError, one line, where there is something already.
     """
     check_absent(folder)
-    beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+    beside.chmod(0o755)
     try:
         for name, content in configs.items():
             (beside / name).write_text(json.dumps(content, indent=2) + "\n")
@@ -101,30 +103,46 @@ def write(
         raise
 
 
-def card(
-    title: str, about: list[str], source: Mapping[str, str] | None, history: str, of: str = ""
-) -> str:
-    """The text of a README.md, with the head that the hub reads.
+class Part(NamedTuple):
+    """A part of a model: its name, where its first weights come from (see `origin`; None for random
+    ones), and for how many steps they were trained here."""
 
-    about: paragraphs. source: where the first weights come from (see `origin`), None for random
-    ones. history: what became of them, a sentence or nothing. of: whose weights these are.
+    name: str
+    origin: Mapping[str, str] | None
+    history: str
+
+
+def card(title: str, about: Sequence[str], parts: Sequence[Part]) -> str:
+    """The text of a README.md, with the head that the hub reads, and the licence of every part.
+
+    about: paragraphs.
     """
+    origins = [part.origin for part in parts if part.origin]
     head = ["library_name: transformers"]
-    if source is None:
-        start = f"The first weights{of} were random."
-    else:
-        head.append(f"base_model: {source['name']}")
-        if source["license"]:
-            head.append(f"license: {source['license']}")
-            terms = f"whose licence, {source['license']}, holds for these as well"
-        else:
-            terms = (
-                "which do not say their licence; find it out before you pass these on (the EnCodec "
-                f"and MusicGen weights that Meta published are {_PUBLISHED_LICENCE})"
-            )
-        start = f"The first weights{of} were those of {source['name']}, {terms}."
-    start = f"{start} {history}".strip() + " Written by indep_jax."
-    return "\n\n".join(["\n".join(["---", *head, "---"]), f"# {title}", *about, start]) + "\n"
+    if origins:
+        names = list(dict.fromkeys(source["name"] for source in origins))
+        head += ["base_model:", *(f"- {name}" for name in names)]
+    licences = sorted({source["license"] for source in origins if source["license"]})
+    if len(licences) == 1:
+        head.append(f"license: {licences[0]}")
+    elif licences:
+        head += ["license: other", f"license_name: {'-and-'.join(licences)}"]
+    start = [f"{_start(part)} {part.history}".strip() for part in parts]
+    end = " ".join([*start, "Written by indep_jax."])
+    return "\n\n".join(["\n".join(["---", *head, "---"]), f"# {title}", *about, end]) + "\n"
+
+
+def _start(part: Part) -> str:
+    first = f"The first weights of the {part.name} were"
+    if part.origin is None:
+        return f"{first} random."
+    source, licence = part.origin["name"], part.origin["license"]
+    if licence:
+        return f"{first} those of {source}, whose licence, {licence}, holds for these as well."
+    return (
+        f"{first} those of {source}, which do not say their licence; find it out before you pass "
+        f"these on (the EnCodec and MusicGen weights that Meta published are {_PUBLISHED_LICENCE})."
+    )
 
 
 def _hub_name(path: str | Path) -> str | None:

@@ -27,8 +27,7 @@ _PATTERNS = {1: "delay", 2: "stereo_delay"}  # by audio_channels
 PREFIXES = dict(musicgen="decoder.", musicgen_decoder="")  # by model_type
 _TEXTS = dict(t5=("d_model", 512), bert=("hidden_size", 768))  # the field of the width, its default
 _MAX_LENGTH = 1_500  # frames, of the published models: 30 s
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model",
-              "vocab.txt")  # fmt: skip
+_TOKENIZER = ("tokenizer.json", "special_tokens_map.json", "spiece.model", "vocab.txt")
 
 
 def name_map(model: Mapping, prefix: str) -> list[Entry]:
@@ -85,6 +84,9 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     if kind not in PREFIXES:
         expected = " or ".join(map(repr, PREFIXES))
         raise ValueError(f"{name}: model_type must be {expected}, not {kind!r}")
+    for part in ("decoder", "text_encoder") if kind == "musicgen" else ():
+        if not isinstance(hub.get(part), Mapping):
+            raise ValueError(f"{name}: {part} is missing")
     decoder = hub["decoder"] if kind == "musicgen" else hub
     model = {ours: decoder.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
     size = model["codebook_size"]
@@ -146,8 +148,8 @@ def read_config(folder: str | Path) -> dict:
 
 def read_frames(folder: str | Path) -> int:
     """How many frames a model of the folder is made for, as its generation_config.json says."""
-    path = Path(folder) / "generation_config.json"
-    found = json.loads(path.read_text()) if path.is_file() else {}
+    name = "generation_config.json"
+    found = weights.read_config(Path(folder), name) if (Path(folder) / name).is_file() else {}
     return found.get("max_length") or _MAX_LENGTH
 
 
@@ -196,10 +198,20 @@ def to_hub(
     tensors = weights.to_tensors(name_map(model, PREFIXES["musicgen"]), variables)
     tensors |= {f"text_encoder.{name}": np.asarray(tensor) for name, tensor in states.items()}
     tensors |= {f"audio_encoder.{name}": tensor for name, tensor in sound.items()}
+    tokenizer = "tokenizer_config.json"
+    found = weights.read_config(text, tokenizer) if (text / tokenizer).is_file() else {}
+    # Their class for Bert would have the language model read which sentence a token is of.
+    found |= dict(
+        tokenizer_class="PreTrainedTokenizerFast", model_input_names=["input_ids", "attention_mask"]
+    )
     special = dict.fromkeys(
         ("bos_token_id", "pad_token_id", "decoder_start_token_id"), model["codebook_size"]
     )
+    configs["preprocessor_config.json"] |= dict(
+        feature_size=decoder["audio_channels"], padding_side="left"  # prompts end together
+    )
     configs |= {
+        tokenizer: found,
         "config.json": dict(
             model_type="musicgen",
             architectures=["MusicgenForConditionalGeneration"],

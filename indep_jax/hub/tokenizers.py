@@ -75,8 +75,12 @@ def load(spec: str) -> Tokenizer:
     if found != kind:
         raise ValueError(f"{folder / 'config.json'}: model_type must be {kind!r}, not {found!r}")
     try:
-        model = getattr(transformers, KINDS[kind]).from_pretrained(folder, use_safetensors=True)
+        model, info = getattr(transformers, KINDS[kind]).from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True
+        )
     except Exception as error:  # of many kinds, over several lines
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{folder}: transformers cannot load it: {reason[0]}") from None
+    if info["missing_keys"]:
+        raise ValueError(f"{folder}: weights are missing, such as {sorted(info['missing_keys'])[0]}")
     return Tokenizer(model.eval())

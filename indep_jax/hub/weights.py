@@ -66,15 +66,18 @@ class Stored:
             return np.asarray(file.get_tensor(self.name), dtype)
 
 
-def read_config(folder: Path) -> dict:
-    """The fields of a folder's config.json. Raises ValueError, one line."""
-    path = folder / "config.json"
+def read_config(folder: Path, name: str = "config.json") -> dict:
+    """The fields of a folder's config.json, or of another file. Raises ValueError, one line."""
+    path = folder / name
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected fields with names, not {type(found).__name__}")
+    return found
 
 
 def part_of(folder: Path, part: str) -> tuple[dict, str, str]:
@@ -107,10 +110,11 @@ def read_tensors(
             raise ValueError(f"{index}: has no weight_map of file names") from None
         paths = [folder / name for name in sorted(listed)]
     elif any(folder.glob("*.bin")):
+        model = (read_config(folder).get("architectures") or ["AutoModel"])[0]
         raise ValueError(
             f"{folder}: its weights are a pickle (.bin), which is never opened; if you trust it, "
-            "convert it: python -c \"from transformers import AutoModel; "
-            f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')\""
+            f"convert it: python -c \"from transformers import {model}; "
+            f"{model}.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     else:
         raise ValueError(f"{path}: no such file")

@@ -40,10 +40,9 @@ def evaluate(
     length. `seconds` is of the music that it writes: to the captions of the split where it reads
     texts. Raises ValueError, one line, for tokens of another codec.
     """
-    fingerprint = getattr(lm.codec, "fingerprint", None)
-    if fingerprint and store.info["codec"] != fingerprint:
+    if store.info["codec"] != lm.codec.fingerprint:
         raise ValueError(f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
-                         f"of {label} is {fingerprint}")
+                         f"of {label} is {lm.codec.fingerprint}")
     frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
     segments = pipeline.token_segments(store, split, seed=0, batch_size=items, frames=frames)[0]
     captions = [store.entries[record]["caption"] for record in segments["record"]]
@@ -55,7 +54,7 @@ def evaluate(
         counts.append((codes >= 0).sum(0))
     bits, counts = np.stack(bits), np.stack(counts)
     each = (bits / np.maximum(counts, 1)).sum(1)  # bits per frame of each segment
-    spread = 1.96 * each.std(ddof=1) / np.sqrt(items) if items > 1 else np.nan
+    spread = 1.96 * each.std(ddof=1) / np.sqrt(items)
     per_codebook = bits.sum(0) / counts.sum(0)
     metrics = dict(
         pattern=lm.config["model"]["pattern"],
@@ -70,7 +69,7 @@ def evaluate(
     records = store.select(split)[:LISTEN]
     texts = [store.entries[record]["caption"] for record in records] if lm.encoder else None
     waves = []
-    for number, text in enumerate(texts or [""] * min(2, LISTEN)):
+    for number, text in enumerate(texts or [""] * min(2, len(records))):
         heard = dict(texts=[text]) if lm.encoder else dict(texts=None)
         waves.append(np.asarray(lm.generate(seconds=seconds, seed=seed + number, **heard))[0])
     length = round(seconds * lm.codec.frame_rate)

@@ -12,7 +12,7 @@ import optax
 from indep_jax import data, independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
 from indep_jax.metrics import reconstruction
-from indep_jax.signal import losses, mel
+from indep_jax.signal import losses
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
 
@@ -50,7 +50,9 @@ class CodecTask:
         self.config = config
         self._pretrained = pretrained
         # The step of the first whole recipe.
-        self._begin = config.quantizer.warmup_steps + config.discriminator.warmup_steps
+        alone = config.discriminator.get("warmup_steps", 0)
+        self._begin = config.quantizer.warmup_steps + alone
+        self._fixed_decoder = config.optimizer.get("trainable", "all") == "encoder"
         self.codec = model.from_config(
             config.model, config.quantizer.codebooks, config.quantizer.codebook_size, config.dtype
         )
@@ -421,9 +423,8 @@ class CodecTask:
                 settings.warmup_steps,
             )
         if name == "discriminator":
-            return optax.adam(
-                lambda count: self.config.discriminator.rate_factor * rate(count), *settings.betas
-            )
+            factor = self.config.discriminator.get("rate_factor", 1.0)
+            return optax.adam(lambda count: factor * rate(count), *settings.betas)
         return optax.adam(rate, *settings.betas)
 
     def _step_optimizer(self, state, name, gradient):
@@ -437,18 +438,14 @@ class CodecTask:
         }
 
     def _update_generator(self, state, gradient):
-        settings = self.config.optimizer
-        if settings.trainable == "encoder":  # without a gradient Adam moves nothing
-            still = jax.tree.map(jnp.zeros_like, gradient["decoder"])
-            gradient = {**gradient, "decoder": still}
+        decay, before = self.config.optimizer.ema_decay, state["params"]["generator"]
         state = self._step_optimizer(state, "generator", gradient)
-        decay = settings.ema_decay
-        ema = jax.tree.map(
-            lambda a, p: decay * a + (1 - decay) * p, state["ema"], state["params"]["generator"]
-        )
-        if settings.trainable == "encoder":  # not even by rounding
+        params = state["params"]["generator"]
+        ema = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state["ema"], params)
+        if self._fixed_decoder:  # its average too: not even by rounding
+            params = {**params, "decoder": before["decoder"]}
             ema = {**ema, "decoder": state["ema"]["decoder"]}
-        return {**state, "ema": ema}
+        return {**state, "params": {**state["params"], "generator": params}, "ema": ema}
 
     def _update_discriminator(self, state, audio, decoded):
         decoded = jax.lax.stop_gradient(decoded)
@@ -505,10 +502,9 @@ def _check(config, pretrained: bool):
     loss = config.loss.independence
     if config.model.get("normalize") or config.model.get("chunk_seconds"):
         raise ValueError("model.normalize, model.chunk_seconds: such a codec cannot be trained here")
-    if config.optimizer.trainable not in ("all", "encoder"):
-        raise ValueError(
-            f"optimizer.trainable must be 'all' or 'encoder', not {config.optimizer.trainable!r}"
-        )
+    trainable = config.optimizer.get("trainable", "all")
+    if trainable not in ("all", "encoder"):
+        raise ValueError(f"optimizer.trainable must be 'all' or 'encoder', not {trainable!r}")
     if pretrained and config.quantizer.warmup_steps:
         raise ValueError(
             f"quantizer.warmup_steps must be 0 with pretrained weights, not "
