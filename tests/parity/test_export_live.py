@@ -251,13 +251,13 @@ def test_tokenizers_that_cannot_be_are_named(tmp_path):
         tokenizers.load(f"transformers:dac:{tmp_path}")
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_a_musicgen_there_and_back_sings_the_same(channels, tmp_path):
+@pytest.mark.parametrize("channels, encoder", [(1, "t5"), (2, "t5"), (1, "minilm")])
+def test_a_musicgen_there_and_back_sings_the_same(channels, encoder, tmp_path):
     """Every tensor, and the sound of greedy decoding from a text, by our API and their pipeline."""
     codebooks, frames, text = 3, 40, text_cases.TEXTS[0]
     small = musicgen_live.DECODER
     config = transformers.MusicgenConfig(
-        text_encoder=transformers.AutoConfig.for_model(**text_cases.CASES["t5"]),
+        text_encoder=transformers.AutoConfig.for_model(**text_cases.CASES[encoder]),
         audio_encoder=transformers.EncodecConfig(
             **SMALL | dict(codebook_size=small["vocab_size"], sampling_rate=2_400),
             target_bandwidths=[codebooks * 8 * 0.1],
@@ -273,10 +273,11 @@ def test_a_musicgen_there_and_back_sings_the_same(channels, tmp_path):
             layer.codebook.cluster_size.fill_(1)
     musicgen_live.pair_of(model, tmp_path / "theirs", 24)
     (tmp_path / "theirs/tokenizer.json").write_text(
-        json.dumps(text_cases.tokenizer(text_cases.CASES["t5"]))
+        json.dumps(text_cases.tokenizer(text_cases.CASES[encoder]))
     )
+    theirs = dict(t5=("T5Tokenizer", "<pad>"), minilm=("BertTokenizer", "[UNK]"))[encoder]
     (tmp_path / "theirs/tokenizer_config.json").write_text(
-        json.dumps(dict(tokenizer_class="PreTrainedTokenizerFast", pad_token="<pad>"))
+        json.dumps(dict(zip(("tokenizer_class", "pad_token"), theirs)))
     )
     folders.write(tmp_path / "out", *export.lm_content(str(tmp_path / "theirs")))
     again, info = transformers.MusicgenForConditionalGeneration.from_pretrained(
