@@ -42,10 +42,15 @@ def make_codec(**changes):
     )
     bare = loading.LoadedCodec(config, {})
     audio = music(8.0)[None]
-    params = jax.jit(bare.module.init)(jax.random.key(1), audio)["params"]
-    empty = quantizer.empty(2, 64, 6)
-    z = bare.module.apply(dict(params=params, codebook=empty), audio, method="latents")
-    codebook = quantizer.initialize(z.reshape(-1, 6), 2, 64, jax.random.key(2), 5, 10.0)
+
+    @jax.jit
+    def start(audio):
+        params = bare.module.init(jax.random.key(1), audio)["params"]
+        variables = dict(params=params, codebook=quantizer.empty(2, 64, 6))
+        z = bare.module.apply(variables, audio, method="latents").reshape(-1, 6)
+        return params, quantizer.initialize(z, 2, 64, jax.random.key(2), 5, 10.0)
+
+    params, codebook = start(audio)
     return loading.LoadedCodec(config, dict(params=params, codebook=codebook))
 
 
@@ -103,7 +108,7 @@ def test_windows_are_the_whole(changes):
 def test_the_contexts_are_enough_and_not_wasteful():
     """What a plan calls context covers the reach of the layers, and at most twice that."""
     module = make_codec(lstm_layers=0).module
-    variables = module.init(jax.random.key(0), music(2.0)[None])
+    variables = jax.jit(module.init)(jax.random.key(0), music(2.0)[None])
     size, middle = 61, 30
 
     def reach(gradient):
@@ -118,10 +123,10 @@ def test_the_contexts_are_enough_and_not_wasteful():
         return wave[0, middle * 12 : middle * 12 + 12].sum()
 
     x = jnp.asarray(music(size * 12 / 1_200, seed=3))[None]
-    far = reach(np.asarray(jax.grad(encoded)(x)))
+    far = reach(np.asarray(jax.jit(jax.grad(encoded))(x)))
     assert far <= streaming.encoding_plan(module, 64).context <= 2 * far + 1
     z = jnp.asarray(np.random.default_rng(0).standard_normal((1, size, 6)), jnp.float32)
-    far = reach(np.asarray(jax.grad(decoded)(z)).repeat(12, 1))
+    far = reach(np.asarray(jax.jit(jax.grad(decoded))(z)).repeat(12, 1))
     assert far <= streaming.decoding_plan(module, 64).context <= 2 * far + 1
 
 
