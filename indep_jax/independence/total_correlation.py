@@ -78,7 +78,8 @@ def total_correlation(
     by what the model has not learned. That of the chain rule has more to learn, so the difference
     mostly reads low, and grows with training size: compare codecs at the same one, and look at the
     curve. Where one file holds most frames, blocks stand in for files, and what is held out lies
-    between what was trained on. Choosing when to stop by the same files that are reported makes both a little too small.
+    between what was trained on. Choosing when to stop by the same files that are reported makes
+    both a little too small.
     Variance: the intervals hold that of the held-out files, not of the training.
 
     Raises ValueError for codes or sizes of another form, and for fewer than 3 usable files.
