@@ -31,7 +31,7 @@ Writes report.html, figures/*.png and dependence.json:
         factorised_bits, joint_bits                      its two terms; joint is the entropy rate
         total_bits, total_interval_95_bits               without the past
     warnings           sentences
-  changes              from the first tokenizer to each other one, file by file:
+  changes              from each tokenizer to each later one, file by file:
     before, after (labels), lag (0 and "delay"), mean_bits, interval_95_bits
 (`evaluate --dependence` writes the same, but of lags only 0 and "delay", and neither test nor
 total_correlation.)

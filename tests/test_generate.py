@@ -1,6 +1,7 @@
 """Music from a trained model by the command and in Python: the same, whole or streamed."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from test_lm_task import shipped
 from test_streaming import make_codec, music
 
 from indep_jax import encode, evaluate, generate, loading, train
-from indep_jax.data import sources
+from indep_jax.data import sources, tokens
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,8 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
         lm=str(lm / "run"), codec=None, versus=[], source=f"tokens:{lm}/tokens", split="train",
         items=3, seconds=1.0, output=str(tmp_path), dependence=False,
     )  # fmt: skip
-    monkeypatch.setattr(evaluate.flags, "FLAGS", type("Options", (), values))
+    flags = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
+    monkeypatch.setattr(evaluate, "flags", flags)  # not absl's own, which grain reads too
     evaluate.main()
     (found,) = json.loads((tmp_path / "metrics.json").read_text())["models"].values()
     assert found["frames"] == 3 * 40 and found["pattern"] == "delay"
@@ -103,10 +105,10 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     low, high = found["bits_per_frame_interval_95"]
     assert low < found["bits_per_frame"] < high
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<audio") == 4 and "Training" in page and "Without a text, 1" in page
+    heard = min(2, len(tokens.Store(lm / "tokens").select("train")))  # and as much beside it
+    assert page.count("<audio") == 2 * heard and "Training" in page and "Without a text, 1" in page
     assert "bits per frame\nreport: " in capsys.readouterr().out
-    wrong = dict(source=f"folder:{lm}/music")
-    monkeypatch.setattr(evaluate.flags, "FLAGS", type("Options", (), values | wrong))
+    flags.FLAGS.source = f"folder:{lm}/music"
     with pytest.raises(ValueError, match="expected tokens:PATH"):
         evaluate.main()
 

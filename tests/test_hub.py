@@ -360,9 +360,9 @@ def test_published_bandwidths():
 
 
 def test_hub_names_come_from_the_cache_when_offline(tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    hub = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match="^hf:some/codec: cannot be downloaded and is not in the"):
         load_codec("hf:some/codec")
     config, revision = encodec_cases.TINY, "0" * 40

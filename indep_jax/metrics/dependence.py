@@ -1,6 +1,7 @@
 """Measures how dependent a codec's codebooks are on the music of a split, and shows it."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -400,11 +401,10 @@ def _highest_lag(information: estimate.MutualInformation) -> int:
 
 
 def _changes(measured: Sequence[Dependence]) -> list[tuple]:
-    """(before, after, lag, bits, interval) from the first tokenizer to each other, where they can
-    be compared file by file."""
+    """(before, after, lag, bits, interval) of every two tokenizers that can be compared file by
+    file."""
     changes = []
-    before = measured[0]
-    for after in measured[1:]:
+    for before, after in itertools.combinations(measured, 2):
         if before.information.files != after.information.files:
             continue
         values, intervals = estimate.change(before.information, after.information)
