@@ -367,11 +367,12 @@ class LoadedLM:
                 raise ValueError("texts: this model was trained without")
             states, mask = self.encoder(texts)
             text = dict(text=states, text_mask=mask, guidance=guidance)
-        window = round(self.config["data"]["segment_seconds"] * rate)
+        frames = max(1, round(seconds * rate))
+        window = min(frames, round(self.config["data"]["segment_seconds"] * rate))
         return sampling.stream(
             self.model,
             self.variables,
-            max(1, round(seconds * rate)),
+            frames,
             seed=seed,
             examples=np.arange(1 if texts is None else len(texts)),
             prompt=prompt,

@@ -65,6 +65,8 @@ def test_the_command_writes_what_python_gives(lm, tmp_path):
     np.testing.assert_allclose(wave, gain * expected, atol=2 / 2**15)
     run(lm, tmp_path / "again.wav")
     assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
+    run(lm, tmp_path / "short.wav", seconds=0.1)  # less than half of what it was trained on
+    assert soundfile.info(tmp_path / "short.wav").frames == 120
     run(lm, tmp_path / "other.wav", seed=1)
     assert (tmp_path / "other.wav").read_bytes() != out.read_bytes()
 

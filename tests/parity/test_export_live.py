@@ -187,11 +187,11 @@ def random_tokenizer(kind):
             decoder_hidden_size=16,
             n_codebooks=3,
             codebook_size=32,
-            sampling_rate=800,
+            sampling_rate=1_600,
         )
         return transformers.DacModel(config)
     config = transformers.MimiConfig(
-        sampling_rate=800,
+        sampling_rate=1_600,
         hidden_size=16,
         num_filters=4,
         upsampling_ratios=[4, 2],
@@ -205,7 +205,7 @@ def random_tokenizer(kind):
         num_attention_heads=2,
         num_key_value_heads=2,
         head_dim=8,
-        frame_rate=50.0,
+        frame_rate=100.0,
     )
     model = transformers.MimiModel(config)
     with torch.no_grad():
@@ -222,8 +222,8 @@ def test_other_tokenizers(kind, tmp_path):
     (tmp_path / "music").mkdir()
     rng = np.random.default_rng(0)
     for name, seconds in (("a b", 31.7), ("c", 2.0)):
-        noise = 0.1 * rng.standard_normal((int(seconds * 800), 2))
-        soundfile.write(tmp_path / "music" / f"{name}.wav", noise, 800, subtype="FLOAT")
+        noise = 0.1 * rng.standard_normal((int(seconds * 1_600), 2))
+        soundfile.write(tmp_path / "music" / f"{name}.wav", noise, 1_600, subtype="FLOAT")
     tokenizer = tokenizers.load(f"transformers:{kind}:{tmp_path / 'model'}")
     source = sources.open_source(f"folder:{tmp_path / 'music'}", "all")
     written = encode.encode_codes(tokenizer, source, str(tmp_path / "codes.npz"))
@@ -231,10 +231,10 @@ def test_other_tokenizers(kind, tmp_path):
         assert written == 2 and set(content) == {"a b.wav", "c.wav"}
     codes = measure.read_codes(str(tmp_path / "codes.npz"))
     for file, found in zip(source.files, codes, strict=True):
-        wave = transforms.read_file(file, 800, 1)[: 30 * 800]
+        wave = transforms.read_file(file, 1_600, 1)[: 30 * 1_600]
         with torch.no_grad():
             expected = model.encode(torch.from_numpy(wave.T.copy())[None]).audio_codes[0].numpy().T
-        frames = -(-transforms.resampled_frames(file, 800) // tokenizer.hop)
+        frames = -(-transforms.resampled_frames(file, 1_600) // tokenizer.hop)
         assert found.shape == (frames, 3) and np.issubdtype(found.dtype, np.integer)
         np.testing.assert_array_equal(found[: len(expected)], expected)
         assert all(np.unique(found[:, k]).size > 4 for k in range(3))
@@ -256,8 +256,9 @@ def test_a_musicgen_there_and_back_sings_the_same(channels, encoder, tmp_path):
     """Every tensor, and the sound of greedy decoding from a text, by our API and their pipeline."""
     codebooks, frames, text = 3, 40, text_cases.TEXTS[0]
     small = musicgen_live.DECODER
+    positions = dict(max_position_embeddings=64) if encoder == "minilm" else {}  # as texts are cut
     config = transformers.MusicgenConfig(
-        text_encoder=transformers.AutoConfig.for_model(**text_cases.CASES[encoder]),
+        text_encoder=transformers.AutoConfig.for_model(**text_cases.CASES[encoder] | positions),
         audio_encoder=transformers.EncodecConfig(
             **SMALL | dict(codebook_size=small["vocab_size"], sampling_rate=2_400),
             target_bandwidths=[codebooks * 8 * 0.1],
