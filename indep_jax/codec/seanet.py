@@ -50,24 +50,70 @@ class LSTM(nn.Module):
         gates_BxTx4H += (input_bias + hidden_bias).astype(self.dtype)
         recurrent = hidden_kernel.astype(self.dtype)
 
-        def step(carry, gates_Bx4H):
-            hidden, cell = carry
-            i, f, g, o = jnp.split(gates_Bx4H + hidden @ recurrent, 4, axis=-1)
-            cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-            hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
-            return (hidden, cell), (hidden if window is None else (hidden, cell))
-
         gates_TxBx4H = gates_BxTx4H.swapaxes(0, 1)
         zero = jnp.zeros((batch, features), self.dtype)
         if window is None:
-            _, hidden_TxBxH = jax.lax.scan(step, (zero, zero), gates_TxBx4H)
+            hidden_TxBxH, _ = _recurrence(recurrent, (zero, zero), gates_TxBx4H)
             return hidden_TxBxH.swapaxes(0, 1)
         carried = [self.variable("carry", name, lambda: zero) for name in ("hidden", "cell")]
         start = tuple(variable.value for variable in carried)
-        _, states = jax.lax.scan(step, start, gates_TxBx4H[window.skip :])
+        states = _recurrence(recurrent, start, gates_TxBx4H[window.skip :])
         for variable, state_TxBxH in zip(carried, states, strict=True):
             variable.value = state_TxBxH[window.keep - window.skip - 1]
         return jnp.pad(states[0].swapaxes(0, 1), ((0, 0), (window.skip, 0), (0, 0)))
+
+
+def _cell(gates_Bx4H, cell):
+    """An LSTM's new (hidden, cell) from its gates (input, forget, cell, output) and the old cell."""
+    i, f, g, o = jnp.split(gates_Bx4H, 4, axis=-1)
+    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
+
+
+@jax.custom_vjp
+def _recurrence(kernel_Hx4H, start, gates_TxBx4H):
+    """All states, (hidden, cell) [time, batch, features] each, from `start` on.
+
+    The gradient is its own: scan's would add up the kernel's in every step, which takes most of the
+    time of a small model. Here each step gives the gates' gradient, and one matrix product at the
+    end the kernel's.
+    """
+
+    def step(state, gates_Bx4H):
+        hidden, cell = state
+        state = _cell(gates_Bx4H + hidden @ kernel_Hx4H, cell)
+        return state, state
+
+    return jax.lax.scan(step, start, gates_TxBx4H)[1]
+
+
+def _recurrence_forward(kernel_Hx4H, start, gates_TxBx4H):
+    states = _recurrence(kernel_Hx4H, start, gates_TxBx4H)
+    return states, (kernel_Hx4H, start, gates_TxBx4H, states)
+
+
+def _recurrence_backward(residuals, cotangents):
+    kernel_Hx4H, start, gates_TxBx4H, states = residuals
+    before = jax.tree.map(lambda s, x: jnp.concatenate([s[None], x[:-1]]), start, states)
+    # The gates as each step had them, all in one product.
+    gates_TxBx4H = gates_TxBx4H + before[0] @ kernel_Hx4H
+    transposed = kernel_Hx4H.T
+
+    def step(gradient, inputs):
+        gates_Bx4H, cell, outside = inputs
+        _, backward = jax.vjp(_cell, gates_Bx4H, cell)
+        to_gates, to_cell = backward(jax.tree.map(jnp.add, gradient, outside))
+        return (to_gates @ transposed, to_cell), to_gates
+
+    zero = jax.tree.map(jnp.zeros_like, start)
+    to_start, to_gates = jax.lax.scan(
+        step, zero, (gates_TxBx4H, before[1], cotangents), reverse=True
+    )
+    to_kernel = jnp.einsum("tbh,tbg->hg", before[0], to_gates)
+    return to_kernel, to_start, to_gates
+
+
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 
 
 class ResidualLSTM(nn.Module):
