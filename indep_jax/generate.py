@@ -11,6 +11,7 @@ the model was trained on are generated window by window, each going on from half
 once, at --loudness.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -101,6 +102,8 @@ def main() -> None:
         chunk_seconds=options.chunk_seconds,
     )
     blocks = with_progress(blocks, options.seconds, codec.frame_rate)
+    # What cannot be is said at the first block: before a file is begun.
+    blocks = itertools.chain([next(blocks)], blocks)
     if options.stream:
         with soundfile.SoundFile(
             os.fsencode(paths[0]), "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"

@@ -417,7 +417,7 @@ def load_codec(
         config, variables = hub_encodec.read(folder)
         config["origin"] = folders.origin(path, folder)
     else:
-        step, state = checkpoints.restore_latest(folder)
+        step, state = checkpoints.restore_latest(folder, only=("ema", "collections"))
         variables = dict(params=state["ema"], codebook=state["collections"]["codebook"])
         if not np.any(variables["codebook"]["count"]):
             raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
@@ -498,7 +498,7 @@ def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
         params = variables["params"]
     else:
         codec, text = codec or config["codec"], config["text"]
-        step, state = checkpoints.restore_latest(folder)
+        step, state = checkpoints.restore_latest(folder, only=("ema",))
         params = state["ema"]
     if not codec:
         raise ValueError(f"{path}: names no codec: say which one made its tokens")
@@ -507,6 +507,10 @@ def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
         if getattr(loaded, name) != config["model"][name]:
             raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
                              f"on {config['model'][name]}")
+    made_by = config.get("data", {}).get("codec")
+    if made_by and made_by != loaded.fingerprint:
+        raise ValueError(f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "
+                         f"of {made_by}")
     if "data" not in config:
         seconds = hub_musicgen.read_frames(folder) / loaded.frame_rate
         config["data"] = dict(segment_seconds=seconds)

@@ -58,6 +58,11 @@ def build(config) -> loop.Task:
     if text.encoder:
         encoder = loading.load_text(text.encoder, text.max_tokens)
     store = tokens.read_info(config.data.source.removeprefix("tokens:"))
+    start = checkpoints.read_config(config.init_from) if config.init_from else None
+    for made_by in (config.data.codec, start and start["data"]["codec"]):
+        if made_by and made_by != store["codec"]:
+            raise ValueError(f"{config.data.source}: made by codec {store['codec']}, and this model "
+                             f"reads the tokens of {made_by}")
     if config.codec:
         codec = loading.load_codec_of(config.codec, store["codebooks"])
     width = encoder.dim if encoder else 0

@@ -24,7 +24,7 @@ def found(folder):
 
 def test_each_kind_is_read_and_the_first_counts(folder):
     (folder / "metadata.csv").write_text(
-        'file_name,caption,tags\na.wav,"a piano, slow",calm\nsub/d.wav,,\n', encoding="utf-8"
+        'file_name,caption,tags\na.wav,"a piano,\n slow",calm\nsub/d.wav,,\n', encoding="utf-8"
     )
     (folder / "a.txt").write_text("not this one")
     (folder / "b.txt").write_text("zwei  Geigen,\nlaut – schnell\n", encoding="utf-8")

@@ -1,8 +1,10 @@
 """Music from a trained model by the command and in Python: the same, whole or streamed."""
 
 import json
+import shutil
 import types
 
+import ml_collections
 import numpy as np
 import pytest
 import soundfile
@@ -136,12 +138,26 @@ def test_loudness():
         (dict(prompt="/no/such.wav"), "/no/such.wav: "),
         (dict(text=["a", "b"], stream=True), "--stream: expected one --text"),
         (dict(temperature=0.0), "temperature: expected more than 0"),
+        (dict(temperature=0.0, stream=True), "temperature: expected more than 0"),
     ],
 )
 def test_mistakes_are_told_in_one_line(lm, tmp_path, options, message):
+    (tmp_path / "out.wav").write_bytes(b"of an earlier command")
     with pytest.raises(ValueError, match=message) as error:
         run(lm, **dict(output=tmp_path / "out.wav") | options)
     assert "\n" not in str(error.value)
+    assert (tmp_path / "out.wav").read_bytes() == b"of an earlier command"
+
+
+def test_another_codec_is_refused(lm, tmp_path):
+    shutil.copytree(lm / "run", tmp_path / "run")
+    config = json.loads((lm / "run/config.json").read_text())
+    config["data"]["codec"] = "of another training"
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="^[^\n]*on the tokens of of another training$"):
+        loading.load_lm(tmp_path / "run")
+    with pytest.raises(ValueError, match="^tokens:[^\n]* reads the tokens of of another training$"):
+        train.build(ml_collections.ConfigDict(config))
 
 
 def test_other_workdirs_are_refused(lm, tmp_path):

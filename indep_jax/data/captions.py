@@ -11,6 +11,7 @@ Tags follow the caption, separated by commas: a language model is given one text
 from __future__ import annotations
 
 import csv
+import io
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -41,11 +42,11 @@ def read(folder: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def _read_table(path: pathlib.Path) -> dict[str, str]:
-    rows = csv.DictReader(_read_text(path).splitlines())
+    rows = csv.DictReader(io.StringIO(_read_text(path), newline=""))
     key = next((k for k in ("file_name", "path") if k in (rows.fieldnames or ())), None)
     if key is None:
         raise ValueError(f"{path}: expected a header with file_name and caption")
-    return {row[key]: _join(row) for row in rows if row[key]}
+    return {row[key]: " ".join(_join(row).split()) for row in rows if row[key]}
 
 
 def _read_json(path: pathlib.Path) -> Mapping[str, Any]:

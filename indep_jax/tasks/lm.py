@@ -122,7 +122,8 @@ class LMTask:
 
     def _samples(self, params, batch):
         """Sounds and a figure of generated music, of the captions of held-out segments."""
-        config, count = self.config, self.config.samples
+        config = self.config
+        count = min(config.samples, config.evaluate_items)
         text = {}
         if self._texts is not None:
             text = dict(text=batch["text"][:count], text_mask=batch["text_mask"][:count],
