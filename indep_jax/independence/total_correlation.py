@@ -26,7 +26,7 @@ import tqdm
 from indep_jax.independence import estimate, streams
 
 HELD_OUT = 0.2  # share of the files
-FRAMES = 256  # of a window whose codes are predicted
+FRAMES = 64  # of a window whose codes are predicted
 RATES = (2e-3, 5e-4, 1e-4)  # learning rates, each until the held-out files get no better
 PATIENCE = 3  # evaluations without progress that end a rate
 MARGIN_BITS = 2e-3  # progress, per frame
@@ -201,19 +201,24 @@ class Predictor(nn.Module):
         return jnp.stack(told, axis=2)
 
     def _heads(self, name, x_BxTxKxW, target_BxTxK):
-        """Nats of each codebook's code from its own vector; axes of 1 in batch and time spread."""
+        """Nats of each codebook's code from its own vector, which may be the same for all frames."""
         shape = (self.codebooks, self.width, self.width)
         initial = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=0)
         inner = self.param(f"{name}_inner", initial, shape)
         outer = self.param(f"{name}_outer", initial, (*shape[:2], self.size))
         zeros = nn.initializers.zeros
-        h = nn.LayerNorm(name=f"{name}_norm")(x_BxTxKxW)
-        h = jnp.einsum("btkw,kwv->btkv", h, inner)
-        h = nn.gelu(h + self.param(f"{name}_inner_bias", zeros, shape[:2]))
-        logits = jnp.einsum("btkv,kvs->btks", h, outer)
-        logits = logits + self.param(f"{name}_bias", zeros, (self.codebooks, self.size))
-        logits = jnp.broadcast_to(logits, (*target_BxTxK.shape, self.size))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, target_BxTxK)
+        inner_bias = self.param(f"{name}_inner_bias", zeros, shape[:2])
+        bias = self.param(f"{name}_bias", zeros, (self.codebooks, self.size))
+        x_BxTxKxW = nn.LayerNorm(name=f"{name}_norm")(x_BxTxKxW)
+        nats = []
+        for k in range(self.codebooks):  # one by one: a product of all at once is slower on CPU
+            h = nn.gelu(x_BxTxKxW[:, :, k] @ inner[k] + inner_bias[k])
+            log_p = jax.nn.log_softmax(h @ outer[k] + bias[k])
+            if log_p.shape[:2] == (1, 1):
+                nats.append(-log_p[0, 0][target_BxTxK[..., k]])
+            else:
+                nats.append(-jnp.take_along_axis(log_p, target_BxTxK[..., k, None], -1)[..., 0])
+        return jnp.stack(nats, axis=-1)
 
 
 def _fit(training, held_out, model: Predictor, batch: int, seed: int, bar) -> np.ndarray:
