@@ -1,13 +1,15 @@
 """Times the package's parts on this machine, side by side with others' where they are installed.
 
     python -m indep_jax.bench codec|lm|mmd [--against=torch]
+    python -m indep_jax.bench mmd --memory|--scaling
     python -m indep_jax.bench data --source=folder:PATH
 
 codec: the true 32 kHz size, random weights: encoding and decoding 10 s, and the autoencoder's forward
 and backward pass of 2 x 1 s; against transformers' EncodecModel.
 lm: sampling at MusicGen-small's size for each way to decode; against transformers' MusicGen.
 mmd: the independence losses and their gradients on the paper's macro-batch; against the paper's
-formula in plain torch.
+formula in plain torch. --memory: what each adds to the peak memory of the process. --scaling: of
+1k to 47k rows, on 1 to 8 devices (virtual ones where there is a CPU alone).
 data: seconds of music read a second by one core, from the source as it is, and from its first
 minutes as wav files and as ArrayRecord at the codec's rate.
 
@@ -15,6 +17,7 @@ Theirs run in the same process (extra `parity`). Medians over --repeats runs, ta
 that is not counted. Nothing else should run.
 """
 
+import jax
 from absl import flags
 
 from indep_jax import bench, command
@@ -29,6 +32,11 @@ def main(what: str) -> None:
         raise ValueError(f"--repeats: expected 1 or more, not {options.repeats}")
     if what == "data":
         rows = data.rows(options.source, options.repeats, options.sample_rate)
+    elif what == "mmd" and options.memory:
+        rows = mmd.memory(options.rows, options.against)
+    elif what == "mmd" and options.scaling:
+        jax.config.update("jax_num_cpu_devices", max(mmd.SCALING_DEVICES))
+        rows = mmd.scaling(options.repeats)
     else:
         if what == "mmd":
             functions = mmd.functions(options.rows, options.against)
@@ -43,5 +51,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("source", "sample:", "data: music.")
     flags.DEFINE_integer("sample_rate", 16_000, "data: Hz.")
     flags.DEFINE_integer("rows", mmd.ROWS, "mmd: rows.", lower_bound=2)
+    flags.DEFINE_bool("memory", False, "mmd: peak memory in place of seconds.")
+    flags.DEFINE_bool("scaling", False, "mmd: a table over rows and devices.")
     flags.DEFINE_integer("repeats", 7, "Runs that count.")
     command.run(main, choices=("codec", "data", "lm", "mmd"))

@@ -5,17 +5,22 @@ n = 11776 rows of 4 codebooks in 128 dimensions. Every function is value and gra
 """
 
 import functools
+import itertools
+import resource
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from indep_jax import independence
+from indep_jax import bench, independence
 from indep_jax.bench import missing
 from indep_jax.independence import kernels
 
 ROWS, CODEBOOKS, DIM = 11_776, 4, 128
+SCALING_ROWS, SCALING_DEVICES = (1_024, 4_096, ROWS, 47_104), (1, 2, 4, 8)
 
 
 def rows(n: int = ROWS, codebooks: int = CODEBOOKS, dim: int = DIM) -> np.ndarray:
@@ -93,10 +98,59 @@ def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Calla
     return run
 
 
+def memory(n: int = ROWS, against: str = "") -> list[dict]:
+    """Rows of what each loss adds to the peak memory of the process: the smallest loss first, since
+    a peak hides what is below it. To be asked for before anything else ran."""
+    x = rows(n)
+    calls = {name: functools.partial(jax.jit(jax.value_and_grad(loss)), x)
+             for name, loss in losses().items()}
+    if against:
+        calls |= {"the paper's formula, torch": torch_mmd(x)}
+    found = []
+    for name, call in calls.items():
+        before = _peak_bytes()
+        jax.block_until_ready(call())
+        found.append({"what": name, "added memory, compilation included":
+                      f"{(_peak_bytes() - before) / 1e6:.0f} MB"})
+    return found
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def scaling(repeats: int) -> list[dict]:
+    """Rows of dHSIC for SCALING_ROWS rows on the first of SCALING_DEVICES devices, on a ring of them.
+
+    Of a device: matmul FLOPs, bytes in and out of matmuls, bytes sent; of them all, as XLA plans it,
+    temporary memory. jax must have as many devices; virtual ones share the machine's cores.
+    """
+    found = []
+    for n, count in itertools.product(SCALING_ROWS, SCALING_DEVICES):
+        mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
+        loss = losses(independence.ring(mesh))["dhsic, median"]
+        function = jax.value_and_grad(loss)
+        x = jax.device_put(rows(n), NamedSharding(mesh, PartitionSpec("data")))
+        compiled = jax.jit(function).lower(x).compile()
+        seconds = bench.medians({f"{n} rows, {count}": lambda: compiled(x)}, repeats)
+        one = cost(function, x)
+        found.append({
+            "rows": n, "devices": count, "seconds": f"{next(iter(seconds.values())):.3f}",
+            "GFLOP a device": f"{one.flops / 1e9:.1f}",
+            "GB in and out of matmuls": f"{one.matmul_bytes / 1e9:.2f}",
+            "MB sent": f"{one.sent_bytes / 1e6:.1f}",
+            "temporary MB": f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:.0f}",
+        })  # fmt: skip
+    return found
+
+
 class Cost(NamedTuple):
-    """Of one call on each device: matmul FLOPs, exps, bytes sent to the next device of a ring."""
+    """Of one call on each device: FLOPs of matmuls and convolutions, bytes that go in and out of
+    the matmuls, exps, bytes sent to the next device of a ring."""
 
     flops: int
+    matmul_bytes: int
     exps: int
     sent_bytes: int
 
@@ -107,15 +161,24 @@ def cost(function: Callable, *shapes) -> Cost:
     Loops count as often as they run, and what is within a shard_map for one device: so a mesh of
     devices that are not here (jax.sharding.AbstractMesh) can be counted too.
     """
-    found = dict(flops=0, exps=0, sent_bytes=0)
+    found = dict(flops=0, matmul_bytes=0, exps=0, sent_bytes=0)
 
     def walk(program, times):
         for step in program.eqns:
+            if not step.outvars:
+                continue
             name, out = step.primitive.name, step.outvars[0].aval
             if name == "dot_general":
                 (contracted, _), _ = step.params["dimension_numbers"]
                 inner = np.prod([step.invars[0].aval.shape[axis] for axis in contracted])
                 found["flops"] += int(times * 2 * out.size * inner)
+                found["matmul_bytes"] += times * sum(
+                    var.aval.size * var.aval.dtype.itemsize for var in (*step.invars, *step.outvars)
+                )
+            elif name == "conv_general_dilated":
+                kernel, axes = step.invars[1].aval, step.params["dimension_numbers"].rhs_spec
+                inner = kernel.size // kernel.shape[axes[0]]  # taps and channels of one output
+                found["flops"] += times * 2 * out.size * inner
             elif name == "exp":
                 found["exps"] += times * out.size
             elif name == "ppermute":
