@@ -42,7 +42,10 @@ def locate(path: str | Path) -> Path:
             f"{path}: cannot be downloaded and is not in the cache either ({reason[0]})"
         ) from None
     if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{path}: has no weights in safetensors; a pickle is never opened: convert it")
+        raise ValueError(
+            f"{path}: has no weights in safetensors, and a pickle is never opened; if you trust it, "
+            "convert it once: transformers' Model.from_pretrained(NAME).save_pretrained(DIR)"
+        )
     return folder
 
 

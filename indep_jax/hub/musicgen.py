@@ -200,6 +200,9 @@ def to_hub(
     tensors |= {f"audio_encoder.{name}": tensor for name, tensor in sound.items()}
     tokenizer = "tokenizer_config.json"
     found = weights.read_config(text, tokenizer) if (text / tokenizer).is_file() else {}
+    # What the classes that they replace have without being told, and padding needs.
+    unknown, pad = dict(t5=("<unk>", "<pad>"), bert=("[UNK]", "[PAD]"))[kind]
+    found = dict(unk_token=unknown, pad_token=pad) | found
     # Their class for Bert would have the language model read which sentence a token is of.
     found |= dict(
         tokenizer_class="PreTrainedTokenizerFast", model_input_names=["input_ids", "attention_mask"]

@@ -276,10 +276,11 @@ def test_a_musicgen_there_and_back_sings_the_same(channels, encoder, tmp_path):
     (tmp_path / "theirs/tokenizer.json").write_text(
         json.dumps(text_cases.tokenizer(text_cases.CASES[encoder]))
     )
-    theirs = dict(t5=("T5Tokenizer", "<pad>"), minilm=("BertTokenizer", "[UNK]"))[encoder]
-    (tmp_path / "theirs/tokenizer_config.json").write_text(
-        json.dumps(dict(zip(("tokenizer_class", "pad_token"), theirs)))
+    theirs = dict(
+        t5=dict(tokenizer_class="T5Tokenizer"),  # which has <pad> without being told
+        minilm=dict(tokenizer_class="BertTokenizer", pad_token="[UNK]"),
     )
+    (tmp_path / "theirs/tokenizer_config.json").write_text(json.dumps(theirs[encoder]))
     folders.write(tmp_path / "out", *export.lm_content(str(tmp_path / "theirs")))
     again, info = transformers.MusicgenForConditionalGeneration.from_pretrained(
         tmp_path / "out", output_loading_info=True
