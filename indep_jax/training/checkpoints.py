@@ -16,7 +16,7 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -196,20 +196,24 @@ def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
     return None
 
 
-def restore(path: pathlib.Path, template: Any = None) -> tuple[int, Any, dict[str, Any]]:
+def restore(path: pathlib.Path, template: Any = None,
+            only: Sequence[str] | None = None) -> tuple[int, Any, dict[str, Any]]:
     """Reads the checkpoint in the folder `path`: (step, state, position).
 
     Args:
       path: from `latest`.
       template: tree of jax.ShapeDtypeStruct with shardings, to restore into exactly this
         structure. None gives nested dicts and lists of arrays on the first device.
+      only: without a template, the entries of the state to read; the others cost no memory.
     Raises:
       ValueError: its tree differs from the template's; names the first difference.
     """
     handler = ocp.CompositeCheckpointHandler(
-        state=ocp.StandardCheckpointHandler(), position=ocp.JsonCheckpointHandler())
+        state=ocp.PyTreeCheckpointHandler(), position=ocp.JsonCheckpointHandler())
     with ocp.Checkpointer(handler) as checkpointer:
         stored = checkpointer.metadata(path).item_metadata["state"].tree
+        if only is not None:
+            stored = {name: stored[name] for name in only}
         if template is None:
             device = SingleDeviceSharding(jax.local_devices()[0])
             template = jax.tree.map(
@@ -217,11 +221,15 @@ def restore(path: pathlib.Path, template: Any = None) -> tuple[int, Any, dict[st
         elif difference := _structure_difference(stored, template):
             raise ValueError(f"{path} does not fit this config: {difference}")
         items = checkpointer.restore(path, ocp.args.Composite(
-            state=ocp.args.StandardRestore(template), position=ocp.args.JsonRestore()))
+            state=ocp.args.PyTreeRestore(
+                template, restore_args=ocp.checkpoint_utils.construct_restore_args(template),
+                partial_restore=True),
+            position=ocp.args.JsonRestore()))
     return int(path.name), items["state"], items["position"]
 
 
-def restore_latest(workdir: str | os.PathLike, template: Any = None) -> tuple[int, Any]:
+def restore_latest(workdir: str | os.PathLike, template: Any = None,
+                   only: Sequence[str] | None = None) -> tuple[int, Any]:
     """(step, state) of the newest checkpoint of a run; see `restore`.
 
     Without a template it needs nothing but the workdir. Raises ValueError when there is no
@@ -230,7 +238,7 @@ def restore_latest(workdir: str | os.PathLike, template: Any = None) -> tuple[in
     path = latest(workdir)
     if path is None:
         raise ValueError(f"{workdir}: no checkpoints here, expected a training workdir")
-    step, state, _ = restore(path, template)
+    step, state, _ = restore(path, template, only)
     return step, state
 
 
