@@ -140,13 +140,14 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
             raise ValueError(f"source {source}: {manifest} lists no files of split {split}")
         files, errors = _open_files(folder, listed)
     else:
-        names = _find_audio(folder)
+        names, closed = _find_audio(folder)
         if not names:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
             raise ValueError(f"source {source}: no audio under {folder}, expected {kinds}")
         texts = captions.read(folder, names)
         entries = [dict(path=name, caption=texts.get(name)) for name in names]
         files, errors = _open_files(folder, entries)
+        errors |= closed
     check_unreadable(source, errors, len(files) + len(errors), max_unreadable)
     name_unreadable(f"source {source}", errors)
     if not manifest.exists():
@@ -288,15 +289,46 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def _find_audio(folder: pathlib.Path) -> list[str]:
-    relative = (path.relative_to(folder) for path in folder.rglob("*"))
-    return sorted(
-        path.as_posix()
-        for path in relative
-        if path.suffix.lower() in EXTENSIONS
-        and not any(part.startswith(".") for part in path.parts)
-        and (folder / path).is_file()
-    )
+def _find_audio(folder: pathlib.Path) -> tuple[list[str], dict[str, str]]:
+    """Names of audio at any depth, and what is wrong with folders that cannot be listed.
+
+    Links are followed, but no folder is entered twice: they may lead in a circle, or to music that
+    is there already. Links to nothing have names, so that opening them says so.
+    """
+    found, errors, entered = [], {}, set()
+
+    def closed(error: OSError) -> None:
+        errors[os.path.relpath(error.filename, folder)] = error.strerror.lower()
+
+    def enter(path: str) -> bool:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            closed(error)
+            return False
+        identity = status.st_dev, status.st_ino
+        if identity in entered:
+            return False
+        entered.add(identity)
+        return True
+
+    enter(str(folder))
+    for parent, folders, names in os.walk(folder, onerror=closed, followlinks=True):
+        # Filtered in place: what os.walk goes on with. Links last, so that what they lead to keeps
+        # the name that it has without them.
+        order = sorted(folders, key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
+        folders[:] = [
+            name
+            for name in order
+            if not name.startswith(".") and enter(os.path.join(parent, name))
+        ]
+        for name in names:
+            path = os.path.join(parent, name)
+            # Nothing else that exists: reading a pipe would wait for ever.
+            readable = os.path.isfile(path) or not os.path.exists(path)
+            if not name.startswith(".") and path.lower().endswith(EXTENSIONS) and readable:
+                found.append(pathlib.Path(os.path.relpath(path, folder)).as_posix())
+    return sorted(found), errors
 
 
 def _read_manifest(manifest: pathlib.Path) -> list[dict[str, str]]:
