@@ -24,6 +24,10 @@ MUSIC = ["--config.data.source=sample:"]
         ([SMALL, *MUSIC, "--config.model.ratios=(8,1)"], "model.ratios must all be at least 2"),
         ([SMALL, *MUSIC, "--config.quantizer.codebooks=0"], "quantizer.codebooks must be at least"),
         ([SMALL, *MUSIC, "--config.batch_size=0"], "batch_size 0"),
+        ([SMALL, *MUSIC, "--config.model.compress=32"], "model.compress 32 must be at most"),
+        ([SMALL, *MUSIC, "--config.discriminator.n_ffts=(101,)"], "multiples of 4, not 8 and (101,)"),
+        ([SMALL, *MUSIC, "--config.save_every=0"], "save_every must be at least 1, not 0"),
+        ([SMALL, *MUSIC, "--config.dtype=float33"], "dtype must be float32 or bfloat16"),
         ([SMALL, *MUSIC, "--config.quantizer.codebook_size=99999"], "quantizer.codebook_size 99999"),
     ],
 )

@@ -166,10 +166,19 @@ def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> C
     for name, allowed in choices.items():
         if fields[name] not in allowed:
             raise ValueError(f"model.{name} must be one of {allowed}, not {fields[name]!r}")
-    positive = ("sample_rate", "channels", "n_filters", "dimension", "kernel", "residual_kernel")
-    for name in positive:
-        if fields[name] < 1:
-            raise ValueError(f"model.{name} must be at least 1, not {fields[name]}")
+    positive = ("sample_rate", "channels", "n_filters", "dimension", "kernel", "residual_kernel",
+                "last_kernel", "dilation_base", "compress")  # fmt: skip
+    for least, names in {1: positive, 0: ("residual_layers", "lstm_layers")}.items():
+        for name in names:
+            if fields[name] < least:
+                raise ValueError(f"model.{name} must be at least {least}, not {fields[name]}")
+    if fields["compress"] > fields["n_filters"]:
+        raise ValueError(
+            f"model.compress {fields['compress']} must be at most model.n_filters, "
+            f"{fields['n_filters']}"
+        )
+    if dtype not in ("float32", "bfloat16", "float64"):
+        raise ValueError(f"dtype must be float32 or bfloat16, not {dtype!r}")
     if fields.get("init_std", 0.0) < 0:
         raise ValueError(f"model.init_std must be at least 0, not {fields['init_std']}")
     if fields.get("init_std", 0.0) and fields["norm"] == "time_group_norm":

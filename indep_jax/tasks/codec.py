@@ -510,6 +510,14 @@ def _check(config, pretrained: bool):
             f"quantizer.warmup_steps must be 0 with pretrained weights, not "
             f"{config.quantizer.warmup_steps}"
         )
+    settings = config.discriminator
+    if settings.filters < 1 or not settings.n_ffts or any(n < 4 or n % 4 for n in settings.n_ffts):
+        raise ValueError(
+            "discriminator.filters must be at least 1, and discriminator.n_ffts some multiples of 4, "
+            f"not {settings.filters} and {tuple(settings.n_ffts)}"
+        )
+    if len(config.optimizer.betas) != 2:
+        raise ValueError(f"optimizer.betas must be two numbers, not {tuple(config.optimizer.betas)}")
     if loss.kind not in LOSSES:
         raise ValueError(f"loss.independence.kind must be one of {LOSSES}, not {loss.kind!r}")
     if loss.streams not in ("codes", "inputs"):

@@ -100,6 +100,9 @@ def run(task: Task, config: Any, workdir: str | os.PathLike, *,
         of a run of one process; elsewhere signals do what they always do.)
       NonFiniteLoss: a metric was not finite. The state that gave it is not saved.
     """
+    for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
+        if config[name] < 1:
+            raise ValueError(f"{name} must be at least 1, not {config[name]}")
     lock = checkpoints.Lock(workdir)
     try:
         checkpoints.check_config(workdir, config)
