@@ -37,8 +37,6 @@ step start_theirs  $H theirs_codec "$OUT/hub/encodec" "$OUT/start.npz"
 step back          python -m indep_jax.export --lm="$OUT/hub/musicgen" --output="$OUT/back"
 step back_same     $H same "$OUT/hub/musicgen" "$OUT/back"
 step encode        python -m indep_jax.encode --codec="$OUT/hub/encodec" --source="folder:$CLIPS" --output="$OUT/tokens"
-step measure       python -m indep_jax.measure --codec="$OUT/hub/encodec" --source="folder:$CLIPS" --split=all \
-                     --output="$OUT/measured"
 step tune_codec    python -m indep_jax.train --config=configs/finetune_encodec_32khz_mmd.py --workdir="$OUT/codec" \
                      --config.pretrained="$OUT/hub/encodec" --config.data.source="folder:$CLIPS" \
                      --config.steps="$STEPS" --config.batch_size=2 --config.data.workers=0 \
@@ -63,3 +61,5 @@ step lm_theirs     $H theirs_lm "$OUT/lm_hub" "$OUT/lm.npz" "$TEXT"
 step sing          $H sing "$OUT/lm_hub" "$TEXT"
 step generate      python -m indep_jax.generate --lm="$OUT/lm" --text="$TEXT" --seconds="$SECONDS_OUT" --output="$OUT/ours.wav"
 step generate_hub  python -m indep_jax.generate --lm="$OUT/lm_hub" --text="$TEXT" --seconds="$SECONDS_OUT" --output="$OUT/hub.wav"
+step measure       python -m indep_jax.measure --codec="$OUT/hub/encodec" --source="folder:$CLIPS" --split=all \
+                     --output="$OUT/measured"
