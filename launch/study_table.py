@@ -146,6 +146,7 @@ def show() -> None:
             axis.plot(x, y, "o", color=colour)
             axis.annotate(point["arm"], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
         axis.set(xlabel="SI-SNR, dB", ylabel="bits", title=title)
+        axis.margins(0.3, 0.15)
         axis.set_ylim(bottom=0)
     path = RESULTS / "study.png"
     figure.savefig(path, dpi=110)

@@ -103,8 +103,9 @@ def total_correlation(
     held = max(2, round(HELD_OUT * len(files)))
     held_out, training = order[:held], order[held:]
     found = []
-    for share in shares:
-        chosen = training[: max(1, round(share * len(training)))]
+    # Of few files, shares may be the same files.
+    for count in dict.fromkeys(max(1, round(share * len(training))) for share in shares):
+        chosen = training[:count]
         frames = sum(len(files[f]) for f in chosen)
         name = pattern if isinstance(pattern, str) else tuple(pattern)
         with tqdm.tqdm(
