@@ -1,9 +1,15 @@
-"""How the commands start: flags parsed, a user's mistake told in one line, exit codes."""
+"""How the commands start: flags parsed, compiled programs kept, a user's mistake told in one line,
+exit codes."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import jax
 from absl import app, flags, logging
+
+PROGRAMS_BYTES = 4 << 30  # that compiled programs may take on disk; the least used go first
 
 
 def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
@@ -16,6 +22,9 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
     130 when interrupted. An error of several lines is a bug and keeps its traceback;
     `--verbosity=1` shows that of a mistake as well. Log lines under a warning, such as Orbax's, are
     left out unless `--verbosity` asks for them.
+
+    Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's cache folder,
+    so that the same command compiles once.
     """
     spec = sys.modules["__main__"].__spec__
     name = spec.name if spec else sys.argv[0]
@@ -41,6 +50,7 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
         return [argv[0], *arguments]
 
     def guarded(argv: Sequence[str]) -> None:
+        _keep_programs()
         try:
             main(*argv[1:])
         except KeyboardInterrupt:
@@ -54,6 +64,13 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
             fail(message)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _keep_programs() -> None:
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "indep_jax"))
+        jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
 
 
 def _one_line(error: Exception) -> str:

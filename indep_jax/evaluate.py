@@ -23,6 +23,7 @@ from absl import flags
 
 from indep_jax import command, loading, measure
 from indep_jax.data import tokens
+from indep_jax.data.results import replace_file
 from indep_jax.metrics import dependence, excerpts, language, report
 
 
@@ -49,7 +50,7 @@ def _codecs(paths, labels, options) -> list[str]:
     ]
     content = dict(source=options.source, split=options.split, seconds=options.seconds)
     content["codecs"] = {result.label: result.metrics for result in results}
-    report.replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
+    replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
 
     held_out = options.split in ("valid", "test")
     page = report.Report(
@@ -64,7 +65,7 @@ def _codecs(paths, labels, options) -> list[str]:
         for path in options.versus:
             measured += measure.measure_codec(path, *where)
         content = dict(source=options.source, split=options.split, **dependence.record(measured))
-        report.replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
+        replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
         dependence.show(page, measured)
     _show_training(page, paths, labels)
     path = page.write(folder)
@@ -93,7 +94,7 @@ def _language_models(paths, labels, options) -> list[str]:
     ]
     content = dict(source=options.source, split=options.split)
     content["models"] = {result.label: result.metrics for result in results}
-    report.replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
+    replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
     page = report.Report(
         " and ".join(labels),
         f"Evaluated on {options.items} segments of {options.source}, split {options.split}.",

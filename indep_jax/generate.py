@@ -11,6 +11,7 @@ the model was trained on are generated window by window, each going on from half
 once, at --loudness.
 """
 
+import io
 import itertools
 import os
 import time
@@ -24,7 +25,7 @@ import tqdm
 from absl import flags
 
 from indep_jax import command, loading
-from indep_jax.data import sources, transforms
+from indep_jax.data import results, sources, transforms
 
 WINDOW_SECONDS = 10.0  # that the codec decodes at a time
 SHORTEST_SECONDS = 0.4  # that a loudness can be told of (ITU-R BS.1770)
@@ -116,10 +117,9 @@ def main() -> None:
         for path, item in zip(paths, codes):
             wave = np.concatenate(list(codec.decode_stream([item], WINDOW_SECONDS)))
             wave = normalise(wave, codec.sample_rate, options.loudness)
-            beside = path.with_name(path.name + ".tmp")
-            soundfile.write(os.fsencode(beside), np.clip(wave, -1, 1), codec.sample_rate, "PCM_16",
-                            format="WAV")
-            beside.replace(path)
+            file = io.BytesIO()
+            soundfile.write(file, np.clip(wave, -1, 1), codec.sample_rate, "PCM_16", format="WAV")
+            results.replace_file(path, file.getvalue())
     print("\n".join(map(str, paths)))
 
 

@@ -48,6 +48,7 @@ from absl import flags
 
 from indep_jax import command, loading
 from indep_jax.data import sources
+from indep_jax.data.results import replace_file
 from indep_jax.metrics import dependence, report
 
 
@@ -102,7 +103,7 @@ def write(measured: list[dependence.Dependence], source: str, split: str, output
     """Writes dependence.json, the figure and the page; returns the page's path."""
     folder = Path(output)
     content = dict(source=source, split=split, **dependence.record(measured))
-    report.replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
+    replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
     names = " and ".join(item.label for item in measured)
     page = report.Report("Dependence of codebooks", f"{names} on {source} {split}".strip())
     dependence.show(page, measured)

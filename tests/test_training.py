@@ -331,17 +331,27 @@ def test_the_manifest_is_what_sha256sum_reads(undisturbed):
     assert done.returncode == 0 and done.stdout.count(": OK") > 3, done.stderr
 
 
-def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(undisturbed, tmp_path):
+@pytest.mark.parametrize("largest_file", [100, 1_500])  # the log fills the disk, or a checkpoint
+def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(
+    undisturbed, tmp_path, largest_file
+):
     loop.run(Toy(22), make_config(), tmp_path, max_step=10)
     before = checkpoints.damage(tmp_path / "checkpoints/10")
-    process = start(tmp_path, "--largest_file=100")
+    process = start(tmp_path, f"--largest_file={largest_file}")
     _, errors = process.communicate()
     assert process.returncode == 1
-    last = errors.strip().splitlines()[-1]
+    *progress, last = errors.strip().splitlines()
     assert last.startswith("OSError: ") and str(tmp_path) in last, last
+    assert all(line.startswith("step ") for line in progress), errors
     assert before == checkpoints.damage(tmp_path / "checkpoints/10") == ""
     assert checkpoints.latest(tmp_path).name == "10"
     assert_same(loop.run(Toy(22), make_config(), tmp_path), undisturbed[2])
+
+
+def test_a_workdir_that_cannot_be_written_is_named():
+    with pytest.raises(OSError) as error:  # /proc lets nobody, root included, make a folder
+        loop.run(Toy(22), make_config(), "/proc/run")
+    assert error.value.filename == "/proc/run"
 
 
 def test_a_disk_that_is_too_full_is_told_before_the_save(tmp_path, monkeypatch):
@@ -460,7 +470,10 @@ def _child():
             assert "batch_size: 6 rows do not split over 8 devices" in str(error)
         else:
             raise AssertionError("6 rows over 8 devices")
-    loop.run(Talking(22, pause=float(options.get("pause", 0))), make_config(), workdir)
+    try:
+        loop.run(Talking(22, pause=float(options.get("pause", 0))), make_config(), workdir)
+    except OSError as error:  # as the commands do
+        sys.exit(f"OSError: {error}")
 
 
 if __name__ == "__main__":

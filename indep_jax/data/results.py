@@ -1,4 +1,4 @@
-"""What the results in a folder are made with, written before the first of them.
+"""Files of results: whole or not there, and beside them what they are made with.
 
 A command that is run again keeps the files that are complete; from this it knows they are its own.
 """
@@ -6,8 +6,22 @@ A command that is run again keeps the files that are complete; from this it know
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
+
+
+def replace_file(path: str | os.PathLike, content: bytes) -> None:
+    """Writes a file, and its folder, so that nobody ever sees half of it: beside, then renamed."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def begin(path: pathlib.Path, made_with: dict[str, Any]) -> None:
@@ -25,7 +39,4 @@ def begin(path: pathlib.Path, made_with: dict[str, Any]) -> None:
             shown = "; ".join(f"{key}: {there.get(key)} -> {made_with[key]}" for key in changes)
             raise ValueError(f"{path.parent} holds other results: {shown}")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(made_with, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    replace_file(path, f"{json.dumps(made_with, indent=1)}\n".encode())

@@ -25,6 +25,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from indep_jax.data.results import replace_file
 from indep_jax.independence.estimate import MutualInformation
 from indep_jax.signal import mel
 
@@ -153,15 +154,6 @@ def with_interval(value: float, interval: Sequence[float], digits: int = 3, sign
     """A number and its interval as text."""
     low, high = interval
     return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-
-
-def replace_file(path: str | Path, content: bytes) -> None:
-    """Writes a file beside `path` and renames it: nobody ever sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(content)
-    beside.replace(path)
 
 
 def spectrograms(versions: Sequence[tuple[str, np.ndarray, int]]) -> Figure:

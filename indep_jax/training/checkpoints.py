@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -22,6 +23,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
+
+from indep_jax.data import results
 
 # Fields that do not change the numbers of a run, so a resumed run may change them.
 FREE_FIELDS = (
@@ -65,6 +68,12 @@ class Lock:
             self._file.close()
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the tracebacks that Orbax logs of every thread of a failed save: it raises as well,
+    and that is told."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
 class Checkpoints:
     """Saves the checkpoints of one run, in workdir/checkpoints/STEP.
 
@@ -76,6 +85,7 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, *, keep: int):
         self._directory = _directory(workdir)
         self._saving = 0  # the step whose save was started last
+        logging.getLogger("absl").addFilter(_is_news)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -295,15 +305,8 @@ def store_config(workdir: str | os.PathLike, config: Any) -> None:
     """Writes workdir/config.json, beside and then renamed; the first process of several does."""
     if jax.process_index():
         return
-    path = pathlib.Path(workdir) / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".json.tmp")
-    try:
-        beside.write_text(json.dumps(_plain(config), indent=2) + "\n")
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    beside.replace(path)
+    content = f"{json.dumps(_plain(config), indent=2)}\n".encode()
+    results.replace_file(pathlib.Path(workdir) / "config.json", content)
 
 
 def _plain(config: Any) -> dict[str, Any]:

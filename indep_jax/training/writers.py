@@ -18,6 +18,8 @@ import soundfile
 import tensorboardX
 import tqdm
 
+from indep_jax.data import results
+
 
 class Writers:
     """Writes a run's metrics under `workdir`; only the first process of several writes.
@@ -128,15 +130,7 @@ class Writers:
 
     def _file(self, kind: str, step: int, name: str, suffix: str, content: bytes) -> None:
         folder = self._workdir / kind / f"step_{step:08d}"
-        path = folder / (name.replace(os.sep, "_") + suffix)
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(content)
-    beside.replace(path)
+        results.replace_file(folder / (name.replace(os.sep, "_") + suffix), content)
 
 
 def _records(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -150,4 +144,4 @@ def _drop_later(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = [record for record in _records(path) if record["step"] <= step]
-    _replace(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+    results.replace_file(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
