@@ -13,7 +13,8 @@ perplexity by codebook, and the items themselves. --dependence also measures the
 whole files of the split, before and after training: dependence.json (schema: indep_jax/measure.py).
 
 For language models metrics.json holds, by name: pattern, head, parameters, segments, frames,
-bits_per_frame with bits_per_frame_interval_95, and cross_entropy_bits by codebook.
+bits_per_frame with bits_per_frame_interval_95, and cross_entropy_bits by codebook; of one that
+reads texts also bits_per_frame_other_texts, given those of other music, and bits_per_frame_no_text.
 """
 
 import json

@@ -83,7 +83,7 @@ def main() -> None:
     texts = list(options.text)
     if options.texts:
         texts += [line.strip() for line in Path(options.texts).read_text().splitlines() if line.strip()]
-    lm = loading.load_lm(options.lm, codec=options.codec)
+    lm = loading.load_lm(options.lm, codec=options.codec, dtype=options.dtype)
     codec = lm.codec
     paths = output_paths(options.output, len(texts) or 1)
     if options.stream and len(paths) > 1:
@@ -127,6 +127,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("lm", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.",
                         required=True)
     flags.DEFINE_string("codec", None, "Codec of its tokens, where the workdir's config has none.")
+    flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of its weights and computation; by "
+                      "default as they are stored.")
     flags.DEFINE_multi_string("text", [], "What to generate; may be repeated.")
     flags.DEFINE_string("texts", None, "File of texts, one a line.")
     flags.DEFINE_float("seconds", 10.0, "Length of the music, the prompt included.")

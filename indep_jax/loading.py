@@ -329,10 +329,13 @@ class LoadedLM:
         without text. step: of the run that it was trained in; 0 for none.
     """
 
-    def __init__(self, config: Mapping, params, codec: LoadedCodec | PairedCodec, encoder, step=0):
+    def __init__(
+        self, config: Mapping, params, codec: LoadedCodec | PairedCodec, encoder, step=0,
+        dtype: str | None = None,
+    ):  # fmt: skip
         self.config, self.codec, self.encoder, self.step = config, codec, encoder, step
-        self.model = lm_model.from_config(config["model"], config["dtype"])
-        self.variables = dict(params=jax.tree.map(jnp.asarray, params))
+        self.model = lm_model.from_config(config["model"], dtype or config["dtype"])
+        self.variables = dict(params=jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
 
     def generate(self, texts: Sequence[str] | None, seconds: float, **options) -> jax.Array:
         """Waveforms [batch, time, channels] of texts; see `stream` for the options."""
@@ -477,13 +480,16 @@ def text_folder(path: str | Path) -> Path:
     return folder
 
 
-def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
+def load_lm(
+    path: str | Path, *, codec: str | Path | None = None, dtype: str | None = None
+) -> LoadedLM:
     """The language model of a workdir of indep_jax.train, or of a Hugging Face MusicGen folder, with
     its codec and its text encoder.
 
     A workdir gives the moving average of the weights at its last checkpoint. "hf:NAME" is a model of
     the Hugging Face hub. codec: a path, where the run's config names none or one that has moved, or
-    in place of the folder's own.
+    in place of the folder's own. dtype: float32 or bfloat16, of weights and computation; by default
+    the weights are as stored, and the computation is what the config says.
 
     Raises ValueError, one line that names the path and what was expected.
     """
@@ -515,7 +521,7 @@ def load_lm(path: str | Path, *, codec: str | Path | None = None) -> LoadedLM:
         seconds = hub_musicgen.read_frames(folder) / loaded.frame_rate
         config["data"] = dict(segment_seconds=seconds)
     encoder = load_text(text["encoder"], text["max_tokens"]) if text["encoder"] else None
-    return LoadedLM(config, params, loaded, encoder, step)
+    return LoadedLM(config, params, loaded, encoder, step, dtype)
 
 
 def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:

@@ -4,6 +4,7 @@ import json
 import shutil
 import types
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from test_lm_task import shipped
 from test_streaming import make_codec, music
 
 from indep_jax import encode, evaluate, generate, loading, train
-from indep_jax.data import sources, tokens
+from indep_jax.data import pipeline, sources, tokens
+from indep_jax.lm import model as lm_model
+from indep_jax.metrics import language, report
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def lm(tmp_path_factory):
 def run(lm, output, **options):
     """The command's main, with the flags of its own run."""
     values = dict(
-        lm=str(lm / "run"), codec=None, text=[], texts=None, seconds=0.9, seed=0, prompt=None,
+        lm=str(lm / "run"), codec=None, dtype=None, text=[], texts=None, seconds=0.9, seed=0, prompt=None,
         output=str(output), stream=False, chunk_seconds=0.1, loudness=-14.0, guidance=3.0,
         temperature=1.0, top_k=0, top_p=1.0,
     )  # fmt: skip
@@ -115,6 +118,34 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     flags.FLAGS.source = f"folder:{lm}/music"
     with pytest.raises(ValueError, match="expected tokens:PATH"):
         evaluate.main()
+
+
+def test_what_a_text_is_worth(lm, tmp_path, monkeypatch):
+    trained, store = loading.load_lm(lm / "run"), tokens.Store(lm / "tokens")
+    config = trained.config | dict(model=trained.config["model"] | dict(text_dim=4))
+    model = lm_model.from_config(config["model"])
+    params = lm_model.init(model, jax.random.key(0))["params"]
+
+    def encoder(texts):  # of one token, which is the text's number
+        states = [np.full((1, 4), float(text), np.float32) * np.arange(1, 5) for text in texts]
+        return np.stack(states), np.ones((len(texts), 1), bool)
+
+    reading = loading.LoadedLM(config, params, trained.codec, encoder)
+    segments = pipeline.token_segments(store, "all", seed=0, batch_size=6, frames=40)[0]
+    for record, entry in enumerate(store.entries):
+        monkeypatch.setitem(entry, "caption", str(record % 2))
+    own = [store.entries[record]["caption"] for record in segments["record"]]
+    assert len(set(own)) == 2  # so that of the others is the other one
+    evaluated = language.evaluate(reading, "reading", store, "all", 6, 0.5)
+    other = [next(text for text in own if text != this) for this in own]
+    for name, texts in {"": own, "_other_texts": other, "_no_text": None}.items():
+        text = () if texts is None else encoder(texts)
+        nats = lm_model.nats(model, dict(params=params), segments["codes"], *text)
+        found = evaluated.metrics[f"bits_per_frame{name}"]
+        assert found == pytest.approx(float(nats.sum()) / np.log(2) / 240, rel=1e-5), name
+    page = report.Report("Texts")
+    language.show(page, [evaluated])
+    assert "What the text is worth" in page.write(tmp_path).read_text()
 
 
 def test_loudness():

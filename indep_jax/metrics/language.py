@@ -47,12 +47,17 @@ def evaluate(
     segments = pipeline.token_segments(store, split, seed=0, batch_size=items, frames=frames)[0]
     captions = [store.entries[record]["caption"] for record in segments["record"]]
     nats = jax.jit(lambda variables, *batch: lm_model.nats(lm.model, variables, *batch))
-    bits, counts = [], []
-    for codes, caption in zip(tqdm.tqdm(segments["codes"], desc=f"evaluate {label}"), captions):
-        text = lm.encoder([caption]) if lm.encoder else ()
-        bits.append(np.asarray(nats(lm.variables, codes[None], *text)) / np.log(2))
-        counts.append((codes >= 0).sum(0))
-    bits, counts = np.stack(bits), np.stack(counts)
+    counts = (segments["codes"] >= 0).sum(1)
+
+    def cost(texts: Sequence[str] | None) -> np.ndarray:
+        """Bits [segments, codebooks] of all codes."""
+        bits = []
+        for number, codes in enumerate(tqdm.tqdm(segments["codes"], desc=f"evaluate {label}")):
+            text = lm.encoder([texts[number]]) if texts else ()
+            bits.append(np.asarray(nats(lm.variables, codes[None], *text)) / np.log(2))
+        return np.stack(bits)
+
+    bits = cost(captions if lm.encoder else None)
     each = (bits / np.maximum(counts, 1)).sum(1)  # bits per frame of each segment
     spread = 1.96 * each.std(ddof=1) / np.sqrt(items)
     per_codebook = bits.sum(0) / counts.sum(0)
@@ -66,6 +71,10 @@ def evaluate(
         bits_per_frame_interval_95=[float(each.mean() - spread), float(each.mean() + spread)],
         cross_entropy_bits=per_codebook.tolist(),
     )
+    if lm.encoder:
+        for name, texts in dict(other_texts=_others(captions), no_text=None).items():
+            found = cost(texts).sum(0) / counts.sum(0)
+            metrics[f"bits_per_frame_{name}"] = float(found.sum())
     records = store.select(split)[:LISTEN]
     texts = [store.entries[record]["caption"] for record in records] if lm.encoder else None
     waves = []
@@ -80,6 +89,14 @@ def evaluate(
     return Evaluated(
         label, metrics, texts or [""] * len(waves), waves, originals, lm.codec.sample_rate
     )
+
+
+def _others(captions: Sequence[str]) -> list[str]:
+    """For each caption the next one that says something else, where there is one."""
+    return [
+        next((text for text in [*captions[n + 1 :], *captions[:n]] if text != captions[n]), captions[n])
+        for n in range(len(captions))
+    ]
 
 
 def show(page: report.Report, results: Sequence[Evaluated]) -> None:
@@ -104,6 +121,14 @@ def show(page: report.Report, results: Sequence[Evaluated]) -> None:
         ["model", "pattern", "bits per frame", *(f"{k + 1}" for k in range(codebooks))],
         rows,
     )
+    reading = [result for result in results if "bits_per_frame_no_text" in result.metrics]
+    if reading:
+        names = ("bits_per_frame", "bits_per_frame_other_texts", "bits_per_frame_no_text")
+        page.table(
+            "What the text is worth: bits of a frame",
+            ["model", "with its own text", "with the text of other music", "without a text"],
+            [[r.label, *(f"{r.metrics[name]:.3f}" for name in names)] for r in reading],
+        )
     page.section("Listen", "What the models write, beside music whose text they read.")
     for number, text in enumerate(results[0].texts):
         rate = results[0].sample_rate
