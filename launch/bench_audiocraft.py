@@ -133,9 +133,9 @@ def main():
     audio = 0.1 * np.random.default_rng(0).standard_normal((2, rate, 1)).astype(np.float32)
     steps = dict(ours=our_step(config, audio), audiocraft=their_step(config, audio))
     found = bench.medians(steps, REPEATS)
-    ratio = found["ours"] / found["audiocraft"]
-    print(f"a training step, 2 x 1 s, s: ours {found['ours']:.2f}, "
-          f"audiocraft {found['audiocraft']:.2f}, ratio {ratio:.2f}")
+    ours, theirs = found["ours"].median, found["audiocraft"].median
+    print(f"a training step, 2 x 1 s, s: ours {ours:.2f}, audiocraft {theirs:.2f}, "
+          f"ratio {ours / theirs:.2f}")
 
 
 if __name__ == "__main__":

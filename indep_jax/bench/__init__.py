@@ -4,39 +4,52 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import tqdm
 
 
-def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of each function, the median of runs that take turns; the first of each is left out.
-    """
+class Seconds(NamedTuple):
+    """first: of the first call, compilation included; median: of the others."""
+
+    first: float
+    median: float
+
+
+def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Seconds]:
+    """How long each function takes; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     rounds = tqdm.tqdm(list(itertools.product(range(repeats + 1), functions)), leave=False)
-    for turn, name in rounds:
+    for _, name in rounds:
         rounds.set_description(name)
         begin = time.perf_counter()
         jax.block_until_ready(functions[name]())
-        if turn:
-            times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in times.items()}
+        times[name].append(time.perf_counter() - begin)
+    return {name: Seconds(first, statistics.median(rest)) for name, (first, *rest) in times.items()}
 
 
-def compare(functions: Mapping[str, Callable[[], object]], repeats: int, against: str) -> list[dict]:
-    """Rows from functions named "what/ours" and, where there is something to compare, "what/theirs".
+def compare(
+    functions: Mapping[str, Callable[[], object]],
+    repeats: int,
+    against: str,
+    more: Callable[[str, float], dict] | None = None,
+) -> list[dict]:
+    """Rows from functions named "what/ours" and, where there is something to compare, "what/theirs",
+    or "theirs" for what all are compared with.
 
-    Each has what, ours (seconds), and, with `against`, its name (seconds) and ratio, ours by theirs.
+    Each has what, ours (seconds), first call, and, with `against`, its name (seconds) and ratio, ours
+    by theirs. more: (what, seconds of ours) -> further columns.
     """
     found = medians(functions, repeats)
     rows = []
     for what in [name.removesuffix("/ours") for name in found if name.endswith("/ours")]:
-        ours, theirs = found[f"{what}/ours"], found.get(f"{what}/theirs")
-        row = dict(what=what, ours=f"{ours:.3f} s")
+        ours, theirs = found[f"{what}/ours"], found.get(f"{what}/theirs", found.get("theirs"))
+        row = {"what": what, "ours": f"{ours.median:.3f} s", "first call": f"{ours.first:.1f} s"}
         if against:
-            row[against] = "" if theirs is None else f"{theirs:.3f} s"
-            row["ratio"] = "" if theirs is None else f"{ours / theirs:.3f}"
-        rows.append(row)
+            row[against] = "" if theirs is None else f"{theirs.median:.3f} s"
+            row["ratio"] = "" if theirs is None else f"{ours.median / theirs.median:.3f}"
+        rows.append(row | (more(what, ours.median) if more else {}))
     return rows
 
 

@@ -6,9 +6,11 @@
 
 codec: the true 32 kHz size, random weights: encoding and decoding 10 s, and the autoencoder's forward
 and backward pass of 2 x 1 s; against transformers' EncodecModel.
-lm: sampling at MusicGen-small's size for each way to decode; against transformers' MusicGen.
-mmd: the independence losses and their gradients on the paper's macro-batch; against the paper's
-formula in plain torch. --memory: what each adds to the peak memory of the process. --scaling: of
+lm: sampling at MusicGen-small's size for each way to decode, as steps a second, seconds for a second
+of music, and the share of the machine's memory bandwidth at which weights and cache are read; against
+transformers' MusicGen.
+mmd: the independence losses and their gradients on the paper's macro-batch, and beside them the time
+that their matmuls and exps alone would take; against the paper's formula in plain torch. --memory: what each adds to the peak memory of the process. --scaling: of
 1k to 47k rows, on 1 to 8 devices (virtual ones where there is a CPU alone).
 data: seconds of music read a second by one core, from the source as it is, and from its first
 minutes as wav files and as ArrayRecord at the codec's rate.
@@ -23,11 +25,11 @@ from absl import flags
 from indep_jax import bench, command
 from indep_jax.bench import codec, data, lm, mmd
 
-WHAT = dict(codec=codec.functions, lm=lm.functions)
-
 
 def main(what: str) -> None:
     options = flags.FLAGS
+    if what == "data" and options.against:
+        raise ValueError("data: there is nothing to run --against")
     if options.repeats < 1:
         raise ValueError(f"--repeats: expected 1 or more, not {options.repeats}")
     if what == "data":
@@ -38,11 +40,15 @@ def main(what: str) -> None:
         jax.config.update("jax_num_cpu_devices", max(mmd.SCALING_DEVICES))
         rows = mmd.scaling(options.repeats)
     else:
+        more = None
         if what == "mmd":
             functions = mmd.functions(options.rows, options.against)
+            more = mmd.against_bound(options.rows)
+        elif what == "lm":
+            functions, more = lm.functions(options.against), lm.against_bandwidth()
         else:
-            functions = WHAT[what](options.against)
-        rows = bench.compare(functions, options.repeats, options.against)
+            functions = codec.functions(options.against)
+        rows = bench.compare(functions, options.repeats, options.against, more)
     bench.show(rows)
 
 

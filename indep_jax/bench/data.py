@@ -51,4 +51,4 @@ def _reading_speed(source: str, repeats: int, sample_rate: int, batch: int = 16)
     index = itertools.count()
     # No prefetch, no threads: what one core does.
     found = medians({source: lambda: segments[next(index)]["audio"]}, 10 * repeats)
-    return batch / found[source]
+    return batch / found[source].median

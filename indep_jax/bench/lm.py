@@ -6,11 +6,12 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from indep_jax import bench
 from indep_jax.bench import missing
 from indep_jax.lm import model as lm
 from indep_jax.lm import sampling
 
-FRAMES, TEXT_DIM, TEXT_TOKENS = 48, 768, 16
+FRAMES, FRAME_RATE, TEXT_DIM, TEXT_TOKENS = 48, 50.0, 768, 16
 MODEL = dict(
     codebooks=4,
     codebook_size=2_048,
@@ -26,12 +27,13 @@ MODEL = dict(
     remat=False,
 )
 DEPTH = dict(dim=512, layers=4, heads=8, ffn_dim=2_048)
-# How codes can be decoded: what modelling them jointly costs.
-HEADS = {
-    "delay": {},
-    "parallel": dict(pattern="parallel"),
-    "depth head": dict(pattern="parallel", head="depth", depth=DEPTH),
-    "flattened": dict(pattern="flattened"),
+# How codes can be decoded: what modelling them jointly costs. And with weights half as large.
+WAYS = {
+    "delay": ({}, "float32"),
+    "delay in bfloat16": ({}, "bfloat16"),
+    "parallel": (dict(pattern="parallel"), "float32"),
+    "depth head": (dict(pattern="parallel", head="depth", depth=DEPTH), "float32"),
+    "flattened": (dict(pattern="flattened"), "float32"),
 }
 
 
@@ -42,15 +44,64 @@ def functions(against: str = "") -> dict[str, Callable]:
     """
     text = np.random.default_rng(0).standard_normal((1, TEXT_TOKENS, TEXT_DIM)).astype(np.float32)
     found = {}
-    for name, changes in HEADS.items():
-        model = lm.from_config(MODEL | changes)
-        variables = jax.jit(lm.init, static_argnums=0)(model, jax.random.key(0))
+    for name in WAYS:
+        model, variables = _model(name), _variables(name)
         for guidance in (1.0, 3.0):
             found[f"{_what(name, guidance)}/ours"] = _ours(model, variables, text, guidance)
     if against:
         for guidance, run in _torch(text).items():
             found[f"{_what('delay', guidance)}/theirs"] = run
     return found
+
+
+def against_bandwidth() -> Callable[[str, float], dict]:
+    """What tells the speed of a way to decode, for `bench.compare`: steps a second, seconds for a
+    second of music, and how much of the memory's bandwidth reading the weights takes up.
+    """
+    bandwidth = _bandwidth()
+
+    def more(what: str, seconds: float) -> dict:
+        name = what.split(",")[0]
+        steps = len(_model(name).schedule(FRAMES))
+        return {
+            "steps/s": f"{steps / seconds:.2f}",
+            "s a second of music": f"{seconds / FRAMES * FRAME_RATE:.2f}",
+            "of the bandwidth": f"{steps / seconds * step_bytes(name) / bandwidth:.0%}",
+        }
+
+    return more
+
+
+def step_bytes(name: str) -> int:
+    """Of the weights that a step reads: not those of the text, and of embeddings only some rows."""
+    model, total = _model(name), 0
+    shapes = jax.eval_shape(lambda: _variables(name))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes["params"]):
+        parts = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        of_text = "text_projection" in parts or parts[-3:-1] in (
+            ["cross_attention", "key"], ["cross_attention", "value"]
+        )  # fmt: skip
+        if not (of_text or parts[-1].endswith("embedding")):
+            often = model.codebooks if parts[0] in ("depth_transformer", "depth_input") else 1
+            total += often * leaf.size * leaf.dtype.itemsize
+    return total
+
+
+def _bandwidth() -> float:
+    """Bytes a second that a product of a large matrix with a vector reads, by NumPy's BLAS."""
+    matrix, vector = np.ones((1 << 13, 1 << 15), np.float32), np.ones(1 << 15, np.float32)
+    seconds = bench.medians({"bandwidth": lambda: matrix @ vector}, 5)["bandwidth"]
+    return matrix.nbytes / seconds.median
+
+
+def _model(name: str) -> lm.LM:
+    changes, dtype = WAYS[name]
+    return lm.from_config(MODEL | changes, dtype)
+
+
+def _variables(name: str) -> dict:
+    variables = jax.jit(lm.init, static_argnums=0)(_model(name), jax.random.key(0))
+    return jax.tree.map(lambda x: x.astype(WAYS[name][1]), variables)
 
 
 def _what(name: str, guidance: float) -> str:

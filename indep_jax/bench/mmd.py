@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -45,14 +46,41 @@ def losses(pairs=None, block: int = 1024) -> dict[str, Callable]:
 
 
 def functions(n: int = ROWS, against: str = "") -> dict[str, Callable]:
-    """Functions of no argument, by "what/ours" and, with against="torch", "what/theirs"."""
+    """Functions of no argument, by "what/ours" and, with against="torch", "theirs"."""
     x = rows(n)
-    found = {}
-    for name, loss in losses().items():
-        found[f"{name}/ours"] = functools.partial(jax.jit(jax.value_and_grad(loss)), x)
-        if against:
-            found[f"{name}/theirs"] = torch_mmd(x)  # there is one formula to compare all with
-    return found
+    found = {
+        f"{name}/ours": functools.partial(jax.jit(jax.value_and_grad(loss)), x)
+        for name, loss in losses().items()
+    }
+    return found | ({"theirs": torch_mmd(x)} if against else {})
+
+
+def against_bound(n: int = ROWS) -> Callable[[str, float], dict]:
+    """What tells how many times the least that the machine can do a loss takes, for `bench.compare`.
+
+    The bound: the matmul FLOPs of the loss, at the speed of one large matmul here, and its exps, at
+    the speed of one exp over an array that fits the cache.
+    """
+    flops, exps = _speeds()
+
+    def more(what: str, seconds: float) -> dict:
+        work = cost(jax.value_and_grad(losses()[what]), jax.ShapeDtypeStruct(rows(n).shape, "float32"))
+        bound = work.flops / flops + work.exps / exps
+        return {"bound": f"{bound:.3f} s", "times the bound": f"{seconds / bound:.2f}"}
+
+    return more
+
+
+def _speeds() -> tuple[float, float]:
+    """(FLOP/s of a matmul, exps a second) of the machine."""
+    size, times = 1024, 64
+    x = jax.random.normal(jax.random.key(0), (size, size))
+    functions = dict(
+        matmul=jax.jit(lambda x: jax.lax.fori_loop(0, times, lambda _, y: x @ y / 32, x)),
+        exp=jax.jit(lambda x: jax.lax.fori_loop(0, times, lambda _, y: jnp.exp(-y), x)),
+    )
+    found = bench.medians({name: functools.partial(f, x) for name, f in functions.items()}, 5)
+    return (times * 2 * size**3 / found["matmul"].median, times * size**2 / found["exp"].median)
 
 
 def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Callable:
@@ -133,10 +161,11 @@ def scaling(repeats: int) -> list[dict]:
         function = jax.value_and_grad(loss)
         x = jax.device_put(rows(n), NamedSharding(mesh, PartitionSpec("data")))
         compiled = jax.jit(function).lower(x).compile()
-        seconds = bench.medians({f"{n} rows, {count}": lambda: compiled(x)}, repeats)
+        what = f"{n} rows, {count}"
+        seconds = bench.medians({what: lambda: compiled(x)}, repeats)[what]
         one = cost(function, x)
         found.append({
-            "rows": n, "devices": count, "seconds": f"{next(iter(seconds.values())):.3f}",
+            "rows": n, "devices": count, "seconds": f"{seconds.median:.3f}",
             "GFLOP a device": f"{one.flops / 1e9:.1f}",
             "GB in and out of matmuls": f"{one.matmul_bytes / 1e9:.2f}",
             "MB sent": f"{one.sent_bytes / 1e6:.1f}",
