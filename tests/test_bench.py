@@ -44,7 +44,8 @@ def test_rows_compare_what_has_a_counterpart():
 
 def test_lm_functions(monkeypatch):
     monkeypatch.setattr(lm, "MODEL", lm.MODEL | dict(dim=16, layers=1, heads=2, ffn_dim=16))
-    monkeypatch.setattr(lm, "DEPTH", dict(dim=8, layers=1, heads=2, ffn_dim=8))
+    depth = dict(dim=8, layers=1, heads=2, ffn_dim=8)
+    monkeypatch.setitem(lm.WAYS["depth head"][0], "depth", depth)
     monkeypatch.setattr(lm, "FRAMES", 3)
     monkeypatch.setattr(lm, "_bandwidth", lambda: 1e6)
     found = lm.functions()

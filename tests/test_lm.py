@@ -178,7 +178,9 @@ def chosen(model, variables, codes, *, examples, seed, start=0, guidance=1.0, **
     return patterns.revert(np.asarray(drawn), schedule)[0]
 
 
-CASES = [("linear", pattern) for pattern in PATTERNS] + [("depth", "delay"), ("depth", "flattened")]
+CASES = [("linear", pattern) for pattern in PATTERNS] + [
+    ("depth", pattern) for pattern in ("parallel", "delay", "flattened")
+]
 
 
 @pytest.mark.parametrize("head, pattern", CASES, ids=str)

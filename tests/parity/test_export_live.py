@@ -254,7 +254,7 @@ def test_tokenizers_that_cannot_be_are_named(tmp_path):
 @pytest.mark.parametrize("channels, encoder", [(1, "t5"), (2, "t5"), (1, "minilm")])
 def test_a_musicgen_there_and_back_sings_the_same(channels, encoder, tmp_path):
     """Every tensor, and the sound of greedy decoding from a text, by our API and their pipeline."""
-    codebooks, frames, text = 3, 40, text_cases.TEXTS[0]
+    codebooks, frames, text = 3, 200, text_cases.TEXTS[0]
     small = musicgen_live.DECODER
     positions = dict(max_position_embeddings=64) if encoder == "minilm" else {}  # as texts are cut
     config = transformers.MusicgenConfig(
