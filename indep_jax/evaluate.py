@@ -3,7 +3,7 @@
     python -m indep_jax.evaluate --codec=DIR --source=folder:PATH --output=DIR
         [--split=test] [--versus=DIR]... [--dependence]
     python -m indep_jax.evaluate --lm=DIR --source=tokens:PATH --output=DIR
-        [--split=valid] [--versus=DIR]...
+        [--split=valid] [--versus=DIR]... [--codec=DIR]
 
 Writes metrics.json, figures/ and report.html. metrics.json holds for every codec, by name:
 si_snr_db and mel_distance_log10 (median, median_interval_95, quartiles, mean over excerpts),
@@ -30,13 +30,13 @@ from indep_jax.metrics import dependence, excerpts, language, report
 
 def main() -> None:
     options = flags.FLAGS
-    if bool(options.codec) == bool(options.lm):
+    if not (options.codec or options.lm):
         raise ValueError("expected --codec, or --lm")
-    paths = [options.codec or options.lm, *options.versus]
+    paths = [options.lm or options.codec, *options.versus]
     labels = [measure.codec_label(path) for path in paths]
     if len(set(labels)) < len(labels):
         raise ValueError(f"--versus: expected folders of different names, not {labels}")
-    lines = (_codecs if options.codec else _language_models)(paths, labels, options)
+    lines = (_language_models if options.lm else _codecs)(paths, labels, options)
     print("\n".join(lines))
 
 
@@ -89,8 +89,9 @@ def _language_models(paths, labels, options) -> list[str]:
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
     results = [
         language.evaluate(
-            loading.load_lm(path), label, store, options.split, options.items, options.seconds
-        )
+            loading.load_lm(path, codec=options.codec),
+            label, store, options.split, options.items, options.seconds,
+        )  # fmt: skip
         for path, label in zip(paths, labels)
     ]
     content = dict(source=options.source, split=options.split)
@@ -120,7 +121,8 @@ def _show_training(page: report.Report, paths, labels) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.")
+    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME. "
+                        "With --lm, the codec of its tokens where it has moved.")
     flags.DEFINE_string("lm", None, "The same of a language model.")
     flags.DEFINE_multi_string("versus", [], "Another one to compare with; may be repeated.")
     flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:; "

@@ -348,6 +348,7 @@ class LoadedLM:
         seconds: float,
         *,
         seed: int = 0,
+        examples: Sequence[int] | None = None,
         prompt=None,
         guidance: float = 3.0,
         chunk_seconds: float | None = None,
@@ -356,6 +357,8 @@ class LoadedLM:
         """Codes of music to texts, in blocks int32 [batch, frames, codebooks], as they come.
 
         texts: one for each item; None for one item without text.
+        examples: a number for each item, 0, 1, ... by default: what an item becomes is a function of
+            (seed, its number, its text and prompt), whatever else is in the batch.
         prompt: codes [batch, frames, codebooks] that the result begins with.
         guidance: by the texts; without any there is none. chunk_seconds: between blocks; None for as
             long as the model sees at once. options: temperature, top_k, top_p (lm/sampling.py).
@@ -377,7 +380,7 @@ class LoadedLM:
             self.variables,
             frames,
             seed=seed,
-            examples=np.arange(1 if texts is None else len(texts)),
+            examples=np.arange(1 if texts is None else len(texts)) if examples is None else examples,
             prompt=prompt,
             window=window,
             overlap=window // 2,

@@ -225,6 +225,23 @@ def test_longer_than_the_window_goes_on_from_the_overlap():
     np.testing.assert_array_equal(continued, codes)
 
 
+def test_sampling_lowers_for_every_backend():
+    model, variables = tiny(head="depth", positions="rotary")
+    states, mask = text()
+    platforms = ["cpu", "cuda", "tpu"]
+    begin = functools.partial(sampling._begin, model, steps=8, guided=True)
+    given = (variables, random_codes(model, 2, 3), states, mask)
+    exported = jax.export.export(jax.jit(begin), platforms=platforms)(*given)
+    memory, cache = jax.eval_shape(begin, *given)
+    tokens, steps = np.zeros((2, 4), np.int32), np.zeros((5, 4), np.int32)
+    advance = functools.partial(sampling._advance, model, guided=True, top_k=5)
+    after = jax.export.export(jax.jit(advance), platforms=platforms)(
+        variables, memory, cache, tokens, np.zeros((5, 2, 4), np.int32), steps < 0, steps,
+        jax.random.split(jax.random.key(0), 2), 3.0, 1.0, 0.9,
+    )  # fmt: skip
+    assert exported.platforms == after.platforms == tuple(platforms)
+
+
 def test_an_example_is_the_same_alone_and_in_a_batch():
     model, variables = tiny(head="depth")
     states, mask = text(examples=3)

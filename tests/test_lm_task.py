@@ -192,16 +192,26 @@ def test_an_interrupted_run_equals_the_undisturbed_one(config, tmp_path):
         assert np.array_equal(a, b)
 
 
-def test_every_mesh_of_eight_devices_equals_one(config, tmp_path):
-    config.model.layers = 1
-    task = LMTask(config).open()
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+def open_task(config, monkeypatch):
+    return with_text(config, monkeypatch) if config.text.encoder else LMTask(config).open()
+
+
+MESHES = [(fsdp, tensor) for fsdp in (1, 2, 4, 8) for tensor in (1, 2, 4, 8) if fsdp * tensor <= 8]
+
+
+@pytest.mark.parametrize("head, text, meshes", [("linear", "", MESHES), ("depth", "fake", [(2, 2)])])
+def test_every_mesh_of_eight_devices_equals_one(config, head, text, meshes, tmp_path, monkeypatch):
+    config.model.update(layers=1, head=head)
+    config.text.encoder = text
+    task = open_task(config, monkeypatch)
+    saved = config.to_dict() | dict(meshes=meshes)
+    (tmp_path / "config.json").write_text(json.dumps(saved))
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, __file__, str(tmp_path)], check=True, env=env)
     state, batch = start(task)
     state, _ = jax.jit(task.programs["lm"])(state, batch, jax.random.key(1))
     found = sorted(tmp_path.glob("*.npz"))
-    assert len(found) == 10  # 8 = data x fsdp x tensor
+    assert len(found) == len(meshes)
     for path in found:
         with np.load(path) as arrays:
             for number, leaf in enumerate(jax.tree.leaves(jax.device_get(state["opt_state"]))):
@@ -248,28 +258,25 @@ def test_tokens_of_another_codec_are_refused(config):
 def _child():
     folder = pathlib.Path(sys.argv[1])
     jax.config.update("jax_num_cpu_devices", 8)
-    config = ml_collections.ConfigDict(json.loads((folder / "config.json").read_text()))
-    for fsdp in (1, 2, 4, 8):
-        for tensor in (1, 2, 4, 8):
-            if 8 % (fsdp * tensor):
-                continue
-            task = LMTask(config).open()
-            mesh = sharding.make_mesh(dict(fsdp=fsdp, tensor=tensor))
-            batch = jax.tree.map(np.asarray, task.dataset[0])
-            shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
-            shardings = sharding.placement(shapes, task.placement, mesh)
-            batch = sharding.shard_batch(batch, mesh)
-            state = jax.jit(task.init, out_shardings=shardings)(jax.random.key(0), batch)
-            split = [
-                leaf for leaf in jax.tree.leaves(state["params"])
-                if leaf.addressable_shards[0].data.size < leaf.size
-            ]  # fmt: skip
-            assert split or fsdp * tensor == 1
-            everywhere = sharding.replicated(mesh)
-            step = jax.jit(task.programs["lm"], out_shardings=(shardings, everywhere))
-            state, _ = step(state, batch, jax.random.key(1))
-            leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state["opt_state"])]
-            np.savez(folder / f"{fsdp}x{tensor}.npz", *leaves)
+    saved = json.loads((folder / "config.json").read_text())
+    for fsdp, tensor in saved.pop("meshes"):
+        task = open_task(ml_collections.ConfigDict(saved), pytest.MonkeyPatch())
+        mesh = sharding.make_mesh(dict(fsdp=fsdp, tensor=tensor))
+        batch = jax.tree.map(np.asarray, task.dataset[0])
+        shapes = jax.eval_shape(task.init, jax.random.key(0), batch)
+        shardings = sharding.placement(shapes, task.placement, mesh)
+        batch = sharding.shard_batch(batch, mesh)
+        state = jax.jit(task.init, out_shardings=shardings)(jax.random.key(0), batch)
+        split = [
+            leaf for leaf in jax.tree.leaves(state["params"])
+            if leaf.addressable_shards[0].data.size < leaf.size
+        ]  # fmt: skip
+        assert split or fsdp * tensor == 1
+        everywhere = sharding.replicated(mesh)
+        step = jax.jit(task.programs["lm"], out_shardings=(shardings, everywhere))
+        state, _ = step(state, batch, jax.random.key(1))
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state["opt_state"])]
+        np.savez(folder / f"{fsdp}x{tensor}.npz", *leaves)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from golden.musicgen_cases import DECODER, WHOLE
 
 from indep_jax.hub import musicgen
 from indep_jax.lm import model as lm
+from indep_jax.lm import sampling
 
 GOLDEN = Path(__file__).parent / "golden" / "musicgen.npz"
 
@@ -25,6 +26,21 @@ def test_logits_are_those_of_transformers(tmp_path):
     theirs = np.load(GOLDEN)["logits"]
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() < 1e-5 * np.sqrt(np.mean(theirs**2))
+
+
+@pytest.mark.parametrize("guidance", [1, 3])
+@pytest.mark.parametrize("name", musicgen_cases.GREEDY)
+def test_greedy_codes_are_those_of_transformers(name, guidance, tmp_path):
+    musicgen_cases.write(tmp_path, musicgen_cases.GREEDY[name])
+    config, variables = musicgen.read(tmp_path)
+    module = lm.from_config(config["model"], config["dtype"])
+    _, text, mask = musicgen_cases.inputs(module)
+    with jax.default_matmul_precision("highest"):
+        ours = sampling.generate(
+            module, variables, musicgen_cases.GREEDY_FRAMES, seed=0, examples=[0, 1], text=text,
+            text_mask=mask, guidance=float(guidance), top_k=1,
+        )  # fmt: skip
+    np.testing.assert_array_equal(ours, np.load(GOLDEN)[f"greedy/{name}/{guidance}"])
 
 
 @pytest.mark.parametrize("hub", [WHOLE, DECODER], ids=["whole", "decoder"])

@@ -28,6 +28,10 @@ DECODER = dict(
     pad_token_id=23,
     bos_token_id=23,
 )
+# Whose greedy output varies.
+GREEDY_FRAMES = 200
+_VARIED = DECODER | dict(vocab_size=256, pad_token_id=256, bos_token_id=256, hidden_size=48)
+GREEDY = dict(mono=_VARIED, stereo=_VARIED | dict(audio_channels=2, num_codebooks=4))
 WHOLE = dict(model_type="musicgen", decoder=DECODER, text_encoder=dict(model_type="t5", d_model=6))
 
 

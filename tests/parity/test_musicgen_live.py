@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from golden import make_musicgen  # noqa: E402
 from transformers.modeling_outputs import BaseModelOutput  # noqa: E402
 
 from indep_jax.hub import musicgen  # noqa: E402
@@ -150,7 +151,9 @@ def test_greedy_codes_are_theirs(whole, guidance, monkeypatch):
         lambda codes, audio_scales: decoded(audio_values=codes[0]),
         raising=True,
     )
-    states, mask = heard(whole, guidance)
+    states, mask = torch.from_numpy(whole.states), torch.from_numpy(whole.mask).long()
+    if guidance != 1:
+        states, mask = (torch.cat([x, torch.zeros_like(x)]) for x in (states, mask))
     channels = whole.theirs.config.decoder.audio_channels
     theirs = whole.theirs.generate(
         torch.zeros((2, 7), dtype=torch.long),
@@ -171,35 +174,8 @@ def test_greedy_codes_are_theirs(whole, guidance, monkeypatch):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_greedy_codes_of_the_decoder_are_theirs(decoder, guidance):
-    """By their forward pass, without a cache, and the delays written out: their `generate` of the
-    decoder alone takes the first tokens for padding, and no mask of a text."""
-    K = decoder.ours.codebooks
-    delays = torch.arange(K) if K == 4 else torch.arange(K) // 2
-    steps = FRAMES + int(delays.max())
-    states, mask = heard(decoder, guidance)
-    tokens = torch.full((2, K, 1), SIZE)
-    for step in range(steps):
-        inputs = tokens if guidance == 1 else torch.cat([tokens, tokens])
-        with torch.no_grad():
-            logits = decoder.theirs(
-                inputs.flatten(0, 1), encoder_hidden_states=states, encoder_attention_mask=mask
-            ).logits[:, -1].unflatten(0, (-1, K))
-        if guidance != 1:
-            with_text, without = logits.chunk(2)
-            logits = without + guidance * (with_text - without)
-        frames = step - delays
-        emitted = torch.where((frames >= 0) & (frames < FRAMES), logits.argmax(-1), SIZE)
-        tokens = torch.cat([tokens, emitted[..., None]], dim=-1)
-    theirs = torch.stack([tokens[:, k, d + 1 : d + 1 + FRAMES] for k, d in enumerate(delays)], -1)
-    compare_greedy(decoder, theirs.numpy(), guidance)
-
-
-def heard(pair, guidance):
-    """(states, mask) as their `generate` takes them: for guidance, those of no text behind."""
-    states, mask = torch.from_numpy(pair.states), torch.from_numpy(pair.mask).long()
-    if guidance == 1:
-        return states, mask
-    return torch.cat([states, torch.zeros_like(states)]), torch.cat([mask, torch.zeros_like(mask)])
+    theirs = make_musicgen.greedy(decoder.theirs, decoder.states, decoder.mask, FRAMES, guidance)
+    compare_greedy(decoder, theirs, guidance)
 
 
 def compare_greedy(pair, theirs, guidance):
