@@ -1,11 +1,14 @@
-"""The command: a user's mistake is one line, exit code 2, and leaves nothing behind."""
+"""The command: a mistake is one line, exit code 2, and leaves nothing behind; a signal saves."""
 
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
+from test_lm_task import make_store
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = f"--config={ROOT}/configs/encodec_small.py"
@@ -43,3 +46,32 @@ def test_a_mistake_is_one_line(tmp_path, arguments, said):
     line = done.stderr.splitlines()[-1]
     assert line.startswith("indep_jax.train: ") and said in line
     assert "Traceback" not in done.stderr
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    """As a cluster stops a run: the command, with data workers of its own."""
+    make_store(tmp_path / "tokens", [600] * 4)
+    command = [
+        sys.executable, "-m", "indep_jax.train", f"--config={ROOT}/configs/lm_small.py",
+        f"--config.data.source=tokens:{tmp_path}/tokens", f"--workdir={tmp_path}/run",
+        "--config.data.workers=2", "--config.data.segment_seconds=1.0", "--config.batch_size=2",
+        "--config.model.codebooks=3", "--config.model.codebook_size=16", "--config.model.dim=16",
+        "--config.model.layers=1", "--config.model.heads=2", "--config.model.ffn_dim=16",
+        "--config.optimizer.warmup_steps=1", "--config.steps=1000000", "--config.log_every=5",
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("step 20/"):
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM, lines
+    said = re.fullmatch(r"indep_jax.train: stopped by SIGTERM at step (\d+), saved in .*\n", lines[-1])
+    assert said and (tmp_path / "run/checkpoints" / said[1]).is_dir(), lines
+    assert not any("Traceback" in line for line in lines)
+    done = subprocess.run(
+        [*command, f"--max_step={int(said[1]) + 5}"], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/checkpoints" / str(int(said[1]) + 5)).is_dir()

@@ -27,7 +27,8 @@ def resampled_frames(file: AudioFile, sample_rate: int) -> int:
 def read_segment(
     file: AudioFile, start_seconds: float, seconds: float, sample_rate: int, channels: int
 ) -> np.ndarray:
-    """Reads a segment by seeking; its cost does not depend on the file's length.
+    """Reads a segment by seeking; its cost does not depend on the file's length, but that of an mp3,
+    in which libsndfile finds a place by its headers, grows with the place.
 
     Equals resampling the whole file and slicing it, to about 1e-6. The level is the file's: lossy
     decoders overshoot full scale, which is not clipped.
