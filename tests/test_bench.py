@@ -11,7 +11,8 @@ from indep_jax import bench
 from indep_jax.bench import codec, data, lm, mmd
 
 
-def test_medians_take_turns_and_leave_out_the_first():
+def test_medians_take_turns_and_leave_out_the_first(monkeypatch):
+    monkeypatch.setattr(bench, "PAUSE_SECONDS", 0.0)
     calls = []
     functions = {name: lambda name=name: calls.append(name) for name in "ab"}
     found = bench.medians(functions, 3)

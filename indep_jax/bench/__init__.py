@@ -10,6 +10,11 @@ import jax
 import tqdm
 
 
+# Before each call: the threads of OpenMP, which torch's calls are made of, keep a core busy for
+# 0.2 s after their work, and would slow what comes next.
+PAUSE_SECONDS = 0.3
+
+
 class Seconds(NamedTuple):
     """first: of the first call, compilation included; median: of the others."""
 
@@ -23,6 +28,7 @@ def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict
     rounds = tqdm.tqdm(list(itertools.product(range(repeats + 1), functions)), leave=False)
     for _, name in rounds:
         rounds.set_description(name)
+        time.sleep(PAUSE_SECONDS)
         begin = time.perf_counter()
         jax.block_until_ready(functions[name]())
         times[name].append(time.perf_counter() - begin)

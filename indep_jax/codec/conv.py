@@ -32,12 +32,19 @@ def pad(x_BxTxC, left: int, right: int, mode: str):
 def convolve(x_BxTxC, kernel_KxCxF, dilation: int = 1):
     """Valid cross-correlation over time; output [batch, time - dilation * (K - 1), F]."""
     taps, channels, features = kernel_KxCxF.shape
-    if channels == 1:
-        # One matrix product on shifted copies: XLA on CPU spends ten times as long on a
-        # convolution of a single channel, and accelerators do not mind.
-        time = x_BxTxC.shape[1] - dilation * (taps - 1)
+    time = x_BxTxC.shape[1] - dilation * (taps - 1)
+    # Two cases in which XLA on CPU is slow with a convolution, and accelerators do not mind.
+    if channels == 1 or time < channels:
         shifted = [x_BxTxC[:, i * dilation : i * dilation + time] for i in range(taps)]
-        return jnp.concatenate(shifted, axis=-1) @ kernel_KxCxF.reshape(taps, features)
+        if channels == 1:  # ten times as long as one matrix product on shifted copies
+            return jnp.concatenate(shifted, axis=-1) @ kernel_KxCxF.reshape(taps, features)
+        # The kernel is larger than the signal, and its gradient would be transposed several times.
+        exact = jnp.promote_types(x_BxTxC.dtype, jnp.float32)
+        products = [
+            jnp.matmul(x, kernel, preferred_element_type=exact)
+            for x, kernel in zip(shifted, kernel_KxCxF)
+        ]
+        return sum(products).astype(x_BxTxC.dtype)
     return jax.lax.conv_general_dilated(
         x_BxTxC,
         kernel_KxCxF,
@@ -135,8 +142,16 @@ class Conv(nn.Module):
         total = (self.kernel_size - 1) * self.dilation + 1 - self.stride
         right = 0 if self.causal else total // 2
         extra = -x_BxTxC.shape[1] % self.stride
-        x = pad(x_BxTxC.astype(self.dtype), total - right, right + extra, self.pad_mode)
+        padding = total - right, right + extra
+        x = x_BxTxC.astype(self.dtype)
         kernel = kernel.astype(self.dtype)
+        if self.stride > 1 and self.pad_mode == "constant":
+            # Not jnp.pad, which XLA on CPU joins with the activation before it, in a loop that has
+            # a branch for every sample. (Without a stride it is part of the convolution.)
+            before, after = (jnp.zeros((len(x), n, channels), x.dtype) for n in padding)
+            x = jnp.concatenate([before, x, after], axis=1)
+        else:
+            x = pad(x, *padding, self.pad_mode)
         if self.stride > 1:
             _require_double_stride(self.kernel_size, self.stride)
             x = x.reshape(x.shape[0], -1, self.stride * channels)
