@@ -23,6 +23,7 @@ from indep_jax.tasks.codec import CodecTask
 SETTINGS = {
     "dhsic": dict(kind="dhsic"),
     "dhsic, delay": dict(kind="dhsic", delay=True),
+    "dhsic, given the past": dict(kind="dhsic", condition=1),
     "dhsic, quantizers' inputs": dict(kind="dhsic", streams="inputs"),
     "dhsic, paper's bandwidths": dict(kind="dhsic", bandwidths="paper"),
     "dhsic, files not left out": dict(kind="dhsic", exclude_files=False),
@@ -34,7 +35,7 @@ SETTINGS = {
 
 def gradients(config, variables, settings, batches):
     """The gradients [batches, parameters] of a loss, and the seconds that one takes."""
-    config.loss.independence.update(settings)
+    config.loss.independence.update(dict(condition=0) | settings)
     task = CodecTask(config)
     params, codebook = variables["params"], variables["codebook"]
 

@@ -38,11 +38,10 @@ for arm in "${ARMS[@]}"; do
   if [ "$arm" != none ]; then
     flags+=(--config.loss.independence.kind="${arm%%-*}" --config.loss.independence.share="${arm##*-}")
     flags+=(--config.loss.independence.warmup_steps=$((STEPS / 10)))
+    case "$arm" in *-given-past-*) past=1 ;; *) past=0 ;; esac
+    flags+=(--config.loss.independence.condition=$past)
   fi
-  case "$arm" in
-    *-delay-*) flags+=(--config.loss.independence.delay=True) ;;
-    *-given-past-*) flags+=(--config.loss.independence.condition=1) ;;
-  esac
+  case "$arm" in *-delay-*) flags+=(--config.loss.independence.delay=True) ;; esac
   train "${flags[@]}" --max_step=$((WARMUP + STEPS))
   python launch/study_table.py --point "$OUTPUT/$arm" --source="$SOURCE"
 done

@@ -2,9 +2,12 @@
 
 import functools
 import itertools
+import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
+import markov
 import numpy as np
 import pytest
 
@@ -401,3 +404,16 @@ def test_what_cannot_be_sampled_is_said(changes, said):
     model, variables = tiny()
     with pytest.raises(ValueError, match=said):
         sampling.generate(model, variables, **dict(frames=9, seed=0, examples=[0]) | changes)
+
+
+def test_trained_models_came_to_their_limits_and_no_further():
+    """What launch/lm_limits.py wrote, against the source's entropies as they are computed now."""
+    results = pathlib.Path(__file__).parent.parent / "results/lm_limits.json"
+    found, source = json.loads(results.read_text()), markov.Source()
+    for name in ("flattened", "depth", "parallel", "delay"):
+        joint = name in ("flattened", "depth")
+        limit = source.joint_bits if joint else source.factorised_bits(name)
+        assert found[name]["bits"] == pytest.approx(limit, abs=0.02), name
+    costs = [found[name]["bits"] - found["depth"]["bits"] for name in ("parallel", "delay")]
+    for cost, name in zip(costs, ("parallel", "delay")):
+        assert cost == pytest.approx(source.conditional_bits(name), abs=0.04) and cost > 0.1

@@ -131,7 +131,7 @@ def _torch(text) -> dict[float, Callable]:
         transformers.MusicgenConfig(text_encoder=encoder, audio_encoder=audio, decoder=decoder)
     ).eval()
     # What is compared is sampling: their codec, tiny here, is not called.
-    model.audio_encoder.decode = lambda codes, scales: _Decoded(codes)
+    model.audio_encoder.decode = lambda codes, **scales: _Decoded(codes)
 
     def run(guidance):
         states, mask = torch.from_numpy(text), torch.ones(text.shape[:2], dtype=torch.long)

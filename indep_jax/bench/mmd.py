@@ -31,7 +31,7 @@ def rows(n: int = ROWS, codebooks: int = CODEBOOKS, dim: int = DIM) -> np.ndarra
     return x
 
 
-def losses(pairs=None, block: int = 1024) -> dict[str, Callable]:
+def losses(pairs=None, block: int = 512) -> dict[str, Callable]:
     """Losses of rows [n, codebooks, dim], by name; `pairs` as for `independence.dhsic`."""
     how = dict(pairs=pairs, block=block)
     return {

@@ -13,7 +13,7 @@ def dhsic(
     segments=None,
     diagonal: bool = False,
     active=None,
-    block: int = 1024,
+    block: int = 512,
     pairs=None,
 ):
     """dHSIC of the codebooks, summed over the components of the kernel mixture; a scalar.

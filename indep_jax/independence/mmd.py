@@ -19,7 +19,7 @@ def permutation_mmd(
     segments=None,
     diagonal: bool = False,
     active=None,
-    block: int = 1024,
+    block: int = 512,
     pairs=None,
 ):
     """MMD^2 of the joint rows against rows permuted independently per codebook; a scalar.
