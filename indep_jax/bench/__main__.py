@@ -7,11 +7,12 @@
 codec: the true 32 kHz size, random weights: encoding and decoding 10 s, and the autoencoder's forward
 and backward pass of 2 x 1 s; against transformers' EncodecModel.
 lm: sampling at MusicGen-small's size for each way to decode, as steps a second, seconds for a second
-of music, and the share of the machine's memory bandwidth at which weights and cache are read; against
+of music, and the share of the machine's memory bandwidth at which the weights are read; against
 transformers' MusicGen.
 mmd: the independence losses and their gradients on the paper's macro-batch, and beside them the time
-that their matmuls and exps alone would take; against the paper's formula in plain torch. --memory: what each adds to the peak memory of the process. --scaling: of
-1k to 47k rows, on 1 to 8 devices (virtual ones where there is a CPU alone).
+that their matmuls and exps alone would take; against the paper's formula in plain torch. --memory:
+what each adds to the peak memory of the process. --scaling: of 1k to 47k rows, on 1 to 8 devices
+(virtual ones where there is a CPU alone).
 data: seconds of music read a second by one core, from the source as it is, and from its first
 minutes as wav files and as ArrayRecord at the codec's rate.
 
