@@ -404,7 +404,11 @@ class CodecTask:
         def encode(audio):
             return self._apply({**params, "encoder": encoder}, audio, method="latents")
 
-        _, latents = jax.lax.scan(lambda _, audio: (None, encode(audio)), None, history["audio"])
+        # XLA on CPU takes ten times as long for convolutions within a loop.
+        _, latents = jax.lax.scan(
+            lambda _, audio: (None, encode(audio)), None, history["audio"],
+            unroll=jax.default_backend() == "cpu",
+        )  # fmt: skip
         latents = latents.reshape(-1, *latents.shape[2:])
         return self._independence(key, codebook, latents, history["file"].reshape(-1), active)
 
