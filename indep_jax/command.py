@@ -2,6 +2,7 @@
 exit codes."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ from absl import app, flags, logging
 PROGRAMS_BYTES = 4 << 30  # that compiled programs may take on disk; the least used go first
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, so that what is half-written is cleared away as after Ctrl-C."""
+
+
 def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
     """Parses the absl flags, calls `main()` and exits.
 
@@ -19,7 +24,7 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
 
     Exit code 0; 2 for a user's mistake (a bad flag, or a ValueError or OSError of one line, which
     by the rule of this package is what a mistake raises), told on stderr as "module: message";
-    130 when interrupted. An error of several lines is a bug and keeps its traceback;
+    130 when interrupted, 143 when terminated. An error of several lines is a bug and keeps its traceback;
     `--verbosity=1` shows that of a mistake as well. Log lines under a warning, such as Orbax's, are
     left out unless `--verbosity` asks for them.
 
@@ -51,11 +56,13 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         _keep_programs()
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             main(*argv[1:])
-        except KeyboardInterrupt:
-            print(f"{name}: interrupted", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as error:
+            terminated = isinstance(error, _Terminated)
+            print(f"{name}: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
+            sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
         except (ValueError, OSError) as error:
             message = _one_line(error)
             if "\n" in message:
@@ -64,6 +71,10 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
             fail(message)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _terminate(number, frame) -> None:
+    raise _Terminated
 
 
 def _keep_programs() -> None:

@@ -59,6 +59,7 @@ def test_lm_functions(monkeypatch):
     assert lm.step_bytes("delay") == once == 2 * lm.step_bytes("delay in bfloat16")
     depth = 4 * (16 * 8 + 6 * 8**2 + 3 * 2 * 8)  # read for each of the 4 codebooks
     assert lm.step_bytes("depth head") == once - 4 * 4 * 8 * 2_048 + 4 * depth
+    assert lm.logits_error("delay") == 0 and 1e-3 < lm.logits_error("delay in bfloat16") < 0.1
     more = lm.against_bandwidth()("flattened, 3 frames, guidance 3", 2.0)
     assert more["steps/s"] == "6.00" and float(more["s a second of music"]) == pytest.approx(33.33, abs=0.01)
     assert more["of the bandwidth"] == f"{6 * once / 1e6:.0%}"

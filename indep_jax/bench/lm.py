@@ -1,9 +1,11 @@
 """What `bench lm` times: sampling at MusicGen-small's size, random weights, ours and transformers'."""
 
+import functools
 import os
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from indep_jax import bench
@@ -67,9 +69,23 @@ def against_bandwidth() -> Callable[[str, float], dict]:
             "steps/s": f"{steps / seconds:.2f}",
             "s a second of music": f"{seconds / FRAMES * FRAME_RATE:.2f}",
             "of the bandwidth": f"{steps / seconds * step_bytes(name) / bandwidth:.0%}",
+            "logits off by": "" if WAYS[name][1] == "float32" else f"{logits_error(name):.1%}",
         }
 
     return more
+
+
+@functools.cache
+def logits_error(name: str) -> float:
+    """RMS of what the logits of a way to decode differ from float32's, over their RMS."""
+    model, exact = _model(name), lm.from_config(MODEL | WAYS[name][0], "float32")
+    shape = (1, len(model.schedule(FRAMES)), model.codebooks)
+    tokens = np.random.default_rng(0).integers(0, model.codebook_size, shape)
+    variables = jax.jit(lm.init, static_argnums=0)(exact, jax.random.key(0))
+    expected = jax.jit(exact.apply)(variables, tokens)
+    variables = jax.tree.map(lambda x: x.astype(WAYS[name][1]), variables)
+    found = jax.jit(model.apply)(variables, tokens)
+    return float(jnp.linalg.norm(found - expected) / jnp.linalg.norm(expected))
 
 
 def step_bytes(name: str) -> int:
