@@ -1,7 +1,7 @@
 """Evaluates codecs, or language models, on held-out music: numbers, and a page to look at and hear.
 
     python -m indep_jax.evaluate --codec=DIR --source=folder:PATH --output=DIR
-        [--split=test] [--versus=DIR]... [--dependence]
+        [--split=test] [--versus=DIR]... [--dependence] [--bandwidth=KBPS]
     python -m indep_jax.evaluate --lm=DIR --source=tokens:PATH --output=DIR
         [--split=valid] [--versus=DIR]... [--codec=DIR]
 
@@ -45,7 +45,8 @@ def _codecs(paths, labels, options) -> list[str]:
     folder, where = Path(options.output), (options.source, options.split)
     results = [
         excerpts.evaluate(
-            loading.load_codec(path), label, *where, options.items, options.seconds
+            loading.load_codec(path, bandwidth=options.bandwidth),
+            label, *where, options.items, options.seconds,
         )
         for path, label in zip(paths, labels)
     ]
@@ -62,9 +63,10 @@ def _codecs(paths, labels, options) -> list[str]:
     excerpts.show(page, results)
     if options.dependence:
         start = measure.trained_here(loading.load_codec(options.codec))
-        measured = measure.measure_codec(options.codec, *where, untrained=start)
-        for path in options.versus:
-            measured += measure.measure_codec(path, *where)
+        measured = []
+        for path in paths:
+            untrained = start and path == options.codec
+            measured += measure.measure_codec(path, *where, untrained, bandwidth=options.bandwidth)
         content = dict(source=options.source, split=options.split, **dependence.record(measured))
         replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
         dependence.show(page, measured)
@@ -82,8 +84,8 @@ def _language_models(paths, labels, options) -> list[str]:
     """Evaluates language models; returns what to print."""
     if not options.source.startswith("tokens:"):
         raise ValueError(f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote")
-    if options.dependence:
-        raise ValueError("--dependence is of a codec: expected --codec")
+    if options.dependence or options.bandwidth is not None:
+        raise ValueError("--dependence and --bandwidth are of a codec: expected --codec alone")
     if options.items < 2:
         raise ValueError(f"--items={options.items}: expected at least 2")
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
@@ -124,6 +126,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME. "
                         "With --lm, the codec of its tokens where it has moved.")
     flags.DEFINE_string("lm", None, "The same of a language model.")
+    flags.DEFINE_float("bandwidth", None, "kbit/s of codecs that have several; default the largest.")
     flags.DEFINE_multi_string("versus", [], "Another one to compare with; may be repeated.")
     flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:; "
                         "for a language model tokens:PATH.", required=True)

@@ -1,7 +1,7 @@
 """Measures how dependent a tokenizer's codebooks are on each other.
 
     python -m indep_jax.measure --codec=DIR --source=folder:PATH --output=DIR
-        [--versus=DIR2]... [--untrained]
+        [--versus=DIR2]... [--untrained] [--bandwidth=KBPS]
     python -m indep_jax.measure --codes=FILE.npz --output=DIR [--versus=FILE2.npz]...
 
 --codes works for any tokenizer: one integer array [frames, codebooks] for each source file. A
@@ -53,14 +53,19 @@ from indep_jax.metrics import dependence, report
 
 
 def measure_codec(
-    codec_path: str, source: str, split: str, untrained: bool = False, whole: bool = False
+    codec_path: str,
+    source: str,
+    split: str,
+    untrained: bool = False,
+    whole: bool = False,
+    bandwidth: float | None = None,
 ) -> list[dependence.Dependence]:
     """The codec on a split of a source; before it, with `untrained`, the same codec untrained.
 
-    whole: also what takes minutes, see `dependence.measure`.
+    whole: also what takes minutes, see `dependence.measure`. bandwidth: see `loading.load_codec`.
     Raises ValueError, one line, for `untrained` with a codec that was not trained here.
     """
-    codec = loading.load_codec(codec_path)
+    codec = loading.load_codec(codec_path, bandwidth=bandwidth)
     files = sources.open_source(source, split)
     codecs = {codec_label(codec_path): codec}
     if untrained:
@@ -114,6 +119,8 @@ def main() -> None:
     options = flags.FLAGS
     if bool(options.codec) == bool(options.codes):
         raise ValueError("expected --codec with --source, or --codes")
+    if options.codes and options.bandwidth is not None:
+        raise ValueError("--bandwidth is of a --codec")
     paths = [options.codec or options.codes, *options.versus]
     labels = [codec_label(path) for path in paths]
     if len(set(labels)) < len(labels):
@@ -130,7 +137,7 @@ def main() -> None:
         where = options.source, options.split
         for path in paths:
             untrained = options.untrained and path == options.codec
-            measured += measure_codec(path, *where, untrained, whole=True)
+            measured += measure_codec(path, *where, untrained, whole=True, bandwidth=options.bandwidth)
         page = write(measured, *where, options.output)
     for text in dict.fromkeys(text for item in measured for text in item.warnings):
         print(text)
@@ -148,6 +155,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.")
+    flags.DEFINE_float("bandwidth", None, "kbit/s of codecs that have several; default the largest.")
     flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:.")
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("codes", None, ".npz of one [frames, codebooks] array per source file.")

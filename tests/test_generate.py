@@ -100,6 +100,7 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     values = dict(
         lm=str(lm / "run"), codec=None, versus=[], source=f"tokens:{lm}/tokens", split="train",
         items=3, seconds=1.0, output=str(tmp_path), dependence=False,
+        bandwidth=None,
     )  # fmt: skip
     flags = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
     monkeypatch.setattr(evaluate, "flags", flags)  # not absl's own, which grain reads too

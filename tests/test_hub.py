@@ -1,4 +1,6 @@
 import json
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +9,15 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import soundfile
 from golden import encodec_cases
 
+from indep_jax import measure
 from indep_jax.hub import encodec, folders
 from indep_jax.loading import load_codec
+from indep_jax.metrics import dependence
 
+ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "encodec.npz"
 
 
@@ -344,6 +350,29 @@ def test_a_bandwidth_is_so_many_codebooks(tmp_path):
     np.testing.assert_allclose(low.decode(codes), whole.decode(codes), atol=1e-5)
     with pytest.raises(ValueError, match=r"^[^\n]*bandwidth must be one of [^\n]*, not 7$"):
         load_codec(tmp_path, bandwidth=7)
+
+
+def test_measure_at_a_bandwidth(tmp_path):
+    """As many codebooks are measured as the bandwidth has; the command refuses another."""
+    config = encodec_cases.TINY | dict(codebook_size=16)
+    rate = config["sampling_rate"] / math.prod(config["upsampling_ratios"])
+    config["target_bandwidths"] = [rate * 4 * count / 1000 for count in (2, 3)]
+    encodec_cases.write(tmp_path / "codec", config, encodec_cases.tensors(config))
+    (tmp_path / "music").mkdir()
+    for name in range(3):
+        wave = np.random.default_rng(name).uniform(-0.5, 0.5, 32_000)
+        soundfile.write(tmp_path / f"music/{name}.wav", wave, 8_000)
+    where = str(tmp_path / "codec"), f"folder:{tmp_path}/music", "all"
+    for count, bandwidth in zip((2, 3, 3), (*config["target_bandwidths"], None)):
+        (found,) = measure.measure_codec(*where, bandwidth=bandwidth)
+        assert len(dependence.record([found])["tokenizers"][0]["codebooks"]) == count
+    for command in ("measure", "evaluate"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"indep_jax.{command}", f"--codec={where[0]}",
+             f"--source={where[1]}", f"--output={tmp_path}/out", "--bandwidth=77"],
+            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 2 and "bandwidth must be one of" in done.stderr
 
 
 def test_published_bandwidths():

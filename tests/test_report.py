@@ -226,12 +226,12 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     run.mkdir()
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n')
     config = dict(data={}, seed=0)
-    monkeypatch.setattr(loading, "load_codec", lambda path: ScalarCodec(config=config))
+    monkeypatch.setattr(loading, "load_codec", lambda path, **_: ScalarCodec(config=config))
     monkeypatch.setattr(loading, "untrained", lambda *_: ScalarCodec(config=config))
     output = tmp_path / "out"
     options(
         codec=str(run), lm=None, versus=[], source=f"folder:{folder}", split="test", items=5, seconds=0.4,
-        dependence=True, output=str(output),
+        dependence=True, bandwidth=None, output=str(output),
     )
     evaluate.main()
     page = check_page(output / "report.html")
@@ -265,7 +265,7 @@ def test_measure_of_stored_codes(tmp_path, options, small_network, capsys):
     output = tmp_path / "out"
     options(
         codec=None, source=None, codes=str(tmp_path / "codes.npz"),
-        versus=[str(tmp_path / "other.npz")], output=str(output),
+        versus=[str(tmp_path / "other.npz")], bandwidth=None, output=str(output),
     )
     measure.main()
     page = check_page(output / "report.html")
@@ -306,7 +306,7 @@ def test_files_that_hold_no_codes_are_named(tmp_path):
 
 
 def test_only_a_run_can_be_compared_with_its_start(monkeypatch, folder):
-    monkeypatch.setattr(loading, "load_codec", lambda path: ScalarCodec())
+    monkeypatch.setattr(loading, "load_codec", lambda path, bandwidth: ScalarCodec())
     with pytest.raises(ValueError, match="--untrained"):
         measure.measure_codec("hub", f"folder:{folder}", "test", untrained=True)
 
