@@ -1,9 +1,10 @@
-"""Draws the evaluations of some runs over their steps.
+"""Draws the evaluations of some runs over their steps, or minutes of training.
 
-    python launch/plot_runs.py --output=curves.png runs/none runs/dhsic
+    python launch/plot_runs.py --output=curves.png [--minutes] runs/none runs/dhsic
 
-Reads each workdir's metrics.jsonl: SI-SNR, mel distance and perplexity on held-out music, and the
-independence loss with its share of the encoder's gradient where a run has them.
+Reads each workdir's metrics.jsonl. Of codecs: SI-SNR, mel distance and perplexity on held-out music,
+and the independence loss with its share of the encoder's gradient where a run has them. Of language
+models: the bits of a frame, in training and on held-out music.
 """
 
 import argparse
@@ -20,6 +21,8 @@ PANELS = {
     ),
     "independence loss": lambda record: record.get("independence"),
     "its gradient over the others'": lambda record: record.get("independence_gradient_ratio"),
+    "bits a frame, training": lambda record: record.get("bits_per_frame"),
+    "bits a frame, held out": lambda record: record.get("eval/bits_per_frame"),
 }
 
 
@@ -27,19 +30,38 @@ def _mean(values):
     return sum(values) / len(values) if values else None
 
 
+def _points(workdir, minutes):
+    """By panel the (x, y) of a run, x in steps or in minutes that its steps took."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    # A run that starts from another one's end logs its evaluation there first.
+    step = next((r["step"] for r in records[:1] if "time/steps_per_second" not in r), 0)
+    found, spent = {title: [] for title in PANELS}, 0.0
+    for record in records:
+        if "time/steps_per_second" in record:
+            spent += (record["step"] - step) / record["time/steps_per_second"] / 60
+            step = record["step"]
+        for title, read in PANELS.items():
+            if (value := read(record)) is not None:
+                found[title].append((spent if minutes else record["step"], value))
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdirs", nargs="+", type=Path)
     parser.add_argument("--output", required=True, type=Path, help="a .png file")
+    parser.add_argument("--minutes", action="store_true", help="of training, in place of steps")
     options = parser.parse_args()
-    figure = matplotlib.figure.Figure(figsize=(3.2 * len(PANELS), 3), layout="constrained")
-    for axis, (title, read) in zip(figure.subplots(1, len(PANELS)), PANELS.items()):
-        for workdir in options.workdirs:
-            lines = (workdir / "metrics.jsonl").read_text().splitlines()
-            records = [json.loads(line) for line in lines]
-            points = [(r["step"], read(r)) for r in records if read(r) is not None]
-            axis.plot(*zip(*points) if points else ((), ()), label=workdir.name)
-        axis.set(title=title, xlabel="step")
+    runs = {workdir.name: _points(workdir, options.minutes) for workdir in options.workdirs}
+    titles = [title for title in PANELS if any(points[title] for points in runs.values())]
+    if not titles:
+        parser.error(f"nothing to draw in {', '.join(map(str, options.workdirs))}")
+    figure = matplotlib.figure.Figure(figsize=(3.2 * len(titles), 3), layout="constrained")
+    for axis, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
+        for name, points in runs.items():
+            axis.plot(*zip(*points[title]) if points[title] else ((), ()), label=name)
+        axis.set(title=title, xlabel="minutes" if options.minutes else "step")
         axis.title.set_fontsize(10)
     figure.axes[0].legend()
     figure.savefig(options.output, dpi=110)
