@@ -324,6 +324,22 @@ def test_rotary_attention_sees_distances_alone():
     assert np.abs(scores(0) - jnp.einsum("bsnh,blnh->bnsl", q, k)).max() > 0.1
 
 
+@pytest.mark.parametrize("steps", [1, 7, 8, 9, 30])
+def test_attention_in_blocks_is_the_whole(steps, monkeypatch):
+    """Of the last block as of the others, values and gradients, against jax.nn's of all at once."""
+    monkeypatch.setattr(transformer, "BLOCK", 8)
+    keys = jax.random.split(jax.random.key(steps), 4)
+    queries, keys, values, weights = (jax.random.normal(key, (2, steps, 3, 4)) for key in keys)
+
+    def both(attend):
+        loss = lambda *args: jnp.sum(weights * attend(*args))
+        return attend(queries, keys, values), *jax.grad(loss, (0, 1, 2))(queries, keys, values)
+
+    whole = functools.partial(jax.nn.dot_product_attention, is_causal=True)
+    for ours, theirs in zip(both(transformer.causal_attention), both(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
 def test_remat_changes_no_gradient_and_bfloat16_little():
     states, mask = text()
     variables = jax.jit(lm.init, static_argnums=0)(tiny(head="depth")[0], jax.random.key(0))

@@ -17,6 +17,7 @@ import numpy as np
 from indep_jax.signal.stft import at_least_float32
 
 POSITIONS = ("sinusoidal", "rotary")
+BLOCK = 256  # steps whose attention weights are in memory at once
 
 
 class Cache(NamedTuple):
@@ -63,6 +64,28 @@ def rotate(x_BxSxNxH, positions_S):
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BxSxNxH.dtype)
 
 
+def causal_attention(queries_BxSxNxH, keys_BxSxNxH, values_BxSxNxH):
+    """Attention of every step to itself and those before, [batch, steps, heads, dim / heads].
+
+    Of BLOCK steps at a time, each block to no more keys than it sees, its weights computed anew in
+    the backward pass: O(steps) of memory, and half the work.
+    """
+
+    @jax.checkpoint
+    def attend(queries, keys, values):
+        length = keys.shape[1]
+        mask = np.arange(length) <= np.arange(length - queries.shape[1], length)[:, None]
+        return jax.nn.dot_product_attention(queries, keys, values, mask=mask[None, None])
+
+    steps = queries_BxSxNxH.shape[1]
+    ends = [min(start + BLOCK, steps) for start in range(0, steps, BLOCK)]
+    blocks = [
+        attend(queries_BxSxNxH[:, start:end], keys_BxSxNxH[:, :end], values_BxSxNxH[:, :end])
+        for start, end in zip([0, *ends], ends)
+    ]
+    return jnp.concatenate(blocks, axis=1)
+
+
 class Attention(nn.Module):
     """Multi-head attention; keys and values are computed apart, so that they can be kept."""
 
@@ -84,12 +107,16 @@ class Attention(nn.Module):
         keys, values = self._split(self.key(x_BxLxD)), self._split(self.value(x_BxLxD))
         return (keys if positions_L is None else rotate(keys, positions_L)), values
 
-    def __call__(self, x_BxSxD, keys_values, mask, positions_S=None):
-        """mask: bool, broadcast to [batch, heads, steps, length]. Softmax in float32."""
+    def __call__(self, x_BxSxD, keys_values, mask=None, positions_S=None):
+        """mask: bool, broadcast to [batch, heads, steps, length]; without one each step reads
+        itself and those before. Softmax in float32."""
         queries = self._split(self.query(x_BxSxD))
         if positions_S is not None:
             queries = rotate(queries, positions_S)
-        y = jax.nn.dot_product_attention(queries, *keys_values, mask=mask)
+        if mask is None:
+            y = causal_attention(queries, *keys_values)
+        else:
+            y = jax.nn.dot_product_attention(queries, *keys_values, mask=mask)
         return self.out(y.reshape(x_BxSxD.shape))
 
 
@@ -137,8 +164,10 @@ class Layer(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), positions_S[0], 1)
                 for old, new in zip(cache, keys_values, strict=True)
             )
-        mask_SxL = jnp.arange(keys_values[0].shape[1]) <= positions_S[:, None]
-        x = x_BxSxD + self.self_attention(y, keys_values, mask_SxL[None, None], rotary_S)
+        mask = None
+        if cache is not None:
+            mask = (jnp.arange(keys_values[0].shape[1]) <= positions_S[:, None])[None, None]
+        x = x_BxSxD + self.self_attention(y, keys_values, mask, rotary_S)
         if memory is not None:
             mask_Bx1x1xL = memory_mask[:, None, None]
             x = x + self.cross_attention(self.cross_norm(x), memory, mask_Bx1x1xL)
