@@ -12,11 +12,11 @@ from configs import musicgen
 
 def get_config():
     config = musicgen.get_config("debug")
-    config.steps = 4_000
+    config.steps = 2_000
     config.batch_size = 8
     config.data.update(segment_seconds=5.0, workers=0)
     config.model.update(codebook_size=256, dim=256, layers=6, heads=4, ffn_dim=1_024)
     config.model.depth.update(dim=128, layers=2, heads=4, ffn_dim=512)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=200)
-    config.update(log_every=50, evaluate_every=500, evaluate_items=32, save_every=250)
+    config.update(log_every=50, evaluate_every=250, evaluate_items=32, save_every=250)
     return config

@@ -87,7 +87,10 @@ def causal_attention(queries_BxSxNxH, keys_BxSxNxH, values_BxSxNxH):
 
 
 class Attention(nn.Module):
-    """Multi-head attention; keys and values are computed apart, so that they can be kept."""
+    """Multi-head attention; keys and values are computed apart, so that they can be kept.
+
+    States are rows [batch x steps, dim].
+    """
 
     dim: int
     heads: int
@@ -99,25 +102,25 @@ class Attention(nn.Module):
         self.value = self.linear(self.dim)
         self.out = self.linear(self.dim)
 
-    def _split(self, x_BxSxD):
-        return x_BxSxD.reshape(*x_BxSxD.shape[:-1], self.heads, -1)
+    def _split(self, x_RxD, batch: int):
+        return x_RxD.reshape(batch, -1, self.heads, self.dim // self.heads)
 
-    def keys_values(self, x_BxLxD, positions_L=None):
+    def keys_values(self, x_RxD, batch: int, positions_L=None):
         """Both [batch, length, heads, dim / heads]; keys rotated to `positions` if given."""
-        keys, values = self._split(self.key(x_BxLxD)), self._split(self.value(x_BxLxD))
+        keys, values = (self._split(linear(x_RxD), batch) for linear in (self.key, self.value))
         return (keys if positions_L is None else rotate(keys, positions_L)), values
 
-    def __call__(self, x_BxSxD, keys_values, mask=None, positions_S=None):
+    def __call__(self, x_RxD, keys_values, mask=None, positions_S=None):
         """mask: bool, broadcast to [batch, heads, steps, length]; without one each step reads
         itself and those before. Softmax in float32."""
-        queries = self._split(self.query(x_BxSxD))
+        queries = self._split(self.query(x_RxD), len(keys_values[0]))
         if positions_S is not None:
             queries = rotate(queries, positions_S)
         if mask is None:
             y = causal_attention(queries, *keys_values)
         else:
             y = jax.nn.dot_product_attention(queries, *keys_values, mask=mask)
-        return self.out(y.reshape(x_BxSxD.shape))
+        return self.out(y.reshape(x_RxD.shape))
 
 
 class Layer(nn.Module):
@@ -152,13 +155,18 @@ class Layer(nn.Module):
 
     def read(self, text_BxLxD):
         """Keys and values of the text for this layer's cross-attention."""
-        return self.cross_attention.keys_values(text_BxLxD)
+        batch, _, dim = text_BxLxD.shape
+        return self.cross_attention.keys_values(text_BxLxD.reshape(-1, dim), batch)
 
-    def __call__(self, x_BxSxD, positions_S, cache, memory, memory_mask):
-        """-> output, (keys, values) of all steps up to these. `cache`, `memory`: of this layer."""
+    def __call__(self, x_RxD, positions_S, cache, memory, memory_mask):
+        """-> output, (keys, values) of all steps up to these. `cache`, `memory`: of this layer.
+
+        The states are rows [batch x steps, dim]: of three axes, XLA on CPU computes the gradient
+        of each layer anew from those of all layers after it.
+        """
         rotary_S = positions_S if self.rotary else None
-        y = self.self_norm(x_BxSxD)
-        keys_values = self.self_attention.keys_values(y, rotary_S)
+        y = self.self_norm(x_RxD)
+        keys_values = self.self_attention.keys_values(y, len(x_RxD) // len(positions_S), rotary_S)
         if cache is not None:
             keys_values = tuple(
                 jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), positions_S[0], 1)
@@ -167,7 +175,7 @@ class Layer(nn.Module):
         mask = None
         if cache is not None:
             mask = (jnp.arange(keys_values[0].shape[1]) <= positions_S[:, None])[None, None]
-        x = x_BxSxD + self.self_attention(y, keys_values, mask, rotary_S)
+        x = x_RxD + self.self_attention(y, keys_values, mask, rotary_S)
         if memory is not None:
             mask_Bx1x1xL = memory_mask[:, None, None]
             x = x + self.cross_attention(self.cross_norm(x), memory, mask_Bx1x1xL)
@@ -229,7 +237,7 @@ class Transformer(nn.Module):
         x = x_BxSxD.astype(self.dtype)
         if self.positions == "sinusoidal":
             x = x + sinusoids(positions_S, self.dim).astype(self.dtype)
-        kept = []
+        x, kept = x.reshape(-1, self.dim), []
         for i, layer in enumerate(self.layer):
             x, keys_values = layer(
                 x,
@@ -241,7 +249,7 @@ class Transformer(nn.Module):
             kept.append(keys_values)
         if cache is not None:
             cache = Cache(cache.position + steps, tuple(kept))
-        return self.norm(x), cache
+        return self.norm(x).reshape(x_BxSxD.shape), cache
 
 
 def _norm(dtype) -> nn.LayerNorm:
