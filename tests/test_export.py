@@ -50,6 +50,7 @@ def test_folded_weights_are_unfolded(tmp_path):
     tensors = fold(encodec_cases.tensors(config))
     encodec_cases.write(tmp_path / "folded", config, tensors)
     found = exported(tmp_path / "folded", tmp_path / "out")
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "out").iterdir())
     assert found.keys() == encodec_cases.shapes(config).keys()
     again = fold(found)
     for name, tensor in tensors.items():

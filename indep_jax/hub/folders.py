@@ -100,6 +100,7 @@ def write(
             shutil.copyfile(path, beside / path.name)
         # PyTorch's programs read nothing without being told that it is theirs.
         safetensors.numpy.save_file(dict(tensors), beside / WEIGHTS, metadata=dict(format="pt"))
+        (beside / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read it
         beside.rename(folder)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
