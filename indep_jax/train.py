@@ -9,12 +9,17 @@ The same command again goes on where the run was, to the same numbers; SIGTERM a
 first, and end with exit code 128 + the signal's number. The workdir gets
 config.json, checkpoints/, metrics.jsonl, TensorBoard events, and audio/ and figures/ of every
 evaluation. --config.init_from=OTHER_WORKDIR starts from another run's whole state.
+
+On several machines the same command runs on each, with a workdir that all of them see and
+--coordinator=auto where the cluster tells who is who (TPU pods, SLURM, Open MPI), else
+--coordinator=HOST:PORT of the first with --processes=N --process=0 to N - 1.
 """
 
 import os
 import sys
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -33,6 +38,11 @@ _MAX_STEP = flags.DEFINE_integer(
     None,
     "Stop after this step, saved, as if interrupted: a common start for the arms of a comparison.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of the first of several processes, or auto."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many there are, unless auto.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Which this one is, from 0.", lower_bound=0)
 
 
 def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
@@ -124,6 +134,25 @@ def _inherit_origin(config) -> None:
             config.origin = stored["origin"]
 
 
+def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Makes the devices of several processes one set; before anything is computed.
+
+    Raises ValueError, one line, for a coordinator without the others, or the others without it.
+    """
+    numbers = processes, process
+    if coordinator in (None, "auto"):
+        if numbers != (None, None):
+            raise ValueError("--processes and --process: expected with --coordinator=HOST:PORT")
+        if coordinator:
+            jax.distributed.initialize()
+        return
+    if None in numbers or process >= processes:
+        raise ValueError(
+            f"--coordinator={coordinator}: expected --processes=N and --process=0 to N - 1"
+        )
+    jax.distributed.initialize(coordinator, processes, process)
+
+
 def main():
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     for name, value in dict(config=path, workdir=_WORKDIR.value).items():
@@ -131,6 +160,7 @@ def main():
             raise ValueError(f"--{name} is required; --help says how")
     if not os.path.isfile(path):
         raise ValueError(f"--config={path}: no such file")
+    join_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
         train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)
     except (loop.Stopped, loop.NonFiniteLoss) as end:

@@ -64,13 +64,12 @@ class LMTask:
                              f"{config.codec} is {fingerprint}")
         self._codec, self._frame_rate = codec, store.info["frame_rate"]
         self._frames = round(config.data.segment_seconds * self._frame_rate)
-        sizes = dict(frames=self._frames, process_index=jax.process_index(),
-                     process_count=jax.process_count())
         self._segments = data.token_segments(
-            store, "train", seed=config.seed, batch_size=config.batch_size, **sizes)
-        # The same segments at every evaluation, whatever the training's seed.
+            store, "train", seed=config.seed, batch_size=config.batch_size, frames=self._frames,
+            process_index=jax.process_index(), process_count=jax.process_count())
+        # The same segments at every evaluation, whatever the training's seed, and in every process.
         self._held_out = data.token_segments(
-            store, "valid", seed=0, batch_size=config.evaluate_items, **sizes)
+            store, "valid", seed=0, batch_size=config.evaluate_items, frames=self._frames)
         self._texts = None
         if encoder is not None:
             captions = [entry["caption"] for entry in store.entries]

@@ -19,6 +19,7 @@ import grain
 import jax
 import matplotlib.figure
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from indep_jax.data import pipeline
@@ -96,8 +97,8 @@ def run(task: Task, config: Any, workdir: str | os.PathLike, *,
       ValueError: the workdir holds a run with another config or is in use by another run,
         init_from does not fit, or the batch does not divide over the devices.
       OSError: the workdir cannot be written.
-      Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread
-        of a run of one process; elsewhere signals do what they always do.)
+      Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread;
+        elsewhere signals do what they always do. Of several processes, SIGTERM to one stops all.)
       NonFiniteLoss: a metric was not finite. The state that gave it is not saved.
     """
     for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
@@ -178,7 +179,7 @@ class _Run:
                 self._evaluate()  # the run was killed between the save and the end of evaluation
             if self.step >= config.steps:
                 self.out.message(f"{self.workdir}: already at step {self.step} of {config.steps}")
-            while self.step < stop and not self.signals.received:
+            while self.step < stop and not self._stopped():
                 self._step()
                 evaluate = self._due(config.evaluate_every)
                 if evaluate or self._due(config.save_every):
@@ -191,6 +192,12 @@ class _Run:
             self.batches.close()
             self.out.close()
         return self.state
+
+    def _stopped(self) -> bool:
+        """Whether a signal came; of several processes, to any, and true in all at the same step."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self.step):
+            self.signals.received = signal.SIGTERM
+        return self.signals.received is not None
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps

@@ -1,0 +1,94 @@
+"""Several processes, as on several machines: the run of one process with as many devices."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from test_lm_task import make_store
+
+ROOT = pathlib.Path(__file__).parent.parent
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def start(folder, workdir, *arguments, **env):
+    command = [
+        sys.executable, "-m", "indep_jax.train", f"--config={ROOT}/configs/lm_small.py",
+        f"--config.data.source=tokens:{folder}/tokens", f"--workdir={folder}/{workdir}",
+        "--config.data.workers=0", "--config.data.segment_seconds=1.0", "--config.batch_size=4",
+        "--config.model.codebooks=3", "--config.model.codebook_size=16", "--config.model.dim=16",
+        "--config.model.layers=1", "--config.model.heads=2", "--config.model.ffn_dim=16",
+        "--config.optimizer.warmup_steps=1", "--config.steps=1000000", "--config.log_every=1",
+        "--config.evaluate_every=5", "--config.evaluate_items=3", *arguments,
+    ]  # fmt: skip
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENV | env)
+
+
+@contextlib.contextmanager
+def two(folder, workdir, *arguments):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
+    processes = [
+        start(folder, workdir, coordinator, "--processes=2", f"--process={number}", *arguments)
+        for number in range(2)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+
+
+def metrics(workdir):
+    """What was logged, but for measurements of the machine."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if not name.startswith("time/")}
+        for line in lines
+    ]
+
+
+def test_two_processes_are_one_run(tmp_path):
+    """SIGTERM to one of them stops both at the same step, saved; started again they go on; and all
+    is what one process with two devices logs."""
+    make_store(tmp_path / "tokens", [600] * 4)
+    with two(tmp_path, "two") as processes:
+        for line in processes[0].stderr:  # the first alone shows progress
+            if line.startswith("step 7/"):
+                processes[1].send_signal(signal.SIGTERM)
+                break
+        said = [process.communicate(timeout=300)[1].splitlines()[-1] for process in processes]
+        assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, said
+    (step,) = {re.search(r"stopped by SIGTERM at step (\d+), saved in", line)[1] for line in said}
+    assert (tmp_path / "two/checkpoints" / step).is_dir()
+    stop = f"--max_step={int(step) + 4}"
+    with two(tmp_path, "two", stop) as processes:
+        for process in processes:
+            said = process.communicate(timeout=300)[1]
+            assert process.returncode == 0, said
+    alone = start(tmp_path, "one", stop, JAX_NUM_CPU_DEVICES="2")
+    assert alone.communicate()[1] and alone.returncode == 0
+    assert metrics(tmp_path / "two") == metrics(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--processes=2"], "--processes and --process: expected with --coordinator=HOST:PORT"),
+        (["--coordinator=localhost:1", "--processes=2"], "expected --processes=N and --process=0"),
+        (["--coordinator=localhost:1", "--processes=2", "--process=2"], "--process=0 to N - 1"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, arguments, said):
+    process = start(tmp_path, "run", *arguments)
+    line = process.communicate()[1].splitlines()[-1]
+    assert process.returncode == 2 and said in line and line.startswith("indep_jax.train: ")
