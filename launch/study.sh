@@ -4,7 +4,8 @@
 #
 #   bash launch/study.sh folder:music runs/study [ARM...]
 #
-# ARM: none, KIND-SHARE, KIND-delay-SHARE or KIND-given-past-SHARE; all of them when none is named.
+# ARM: a point of configs/sweeps/independence.py; when none is named, none and, at shares 0.1 and 0.3,
+# covariance, permutation-delay, dhsic and dhsic-delay.
 # Interrupted, the same command goes on. Each arm leaves results/study/ARM.json and its weights
 # (launch/study_table.py joins them).
 # Environment: WARMUP, the steps of the warm-up; STEPS, those of an arm. By default the config's.
@@ -26,23 +27,15 @@ default() {
 }
 WARMUP=${WARMUP:-$(default c.quantizer.warmup_steps)}
 STEPS=${STEPS:-$(default c.steps-c.quantizer.warmup_steps)}
-train() {
-  python -m indep_jax.train --config=configs/encodec_small.py --config.data.source="$SOURCE" \
-    --config.quantizer.warmup_steps="$WARMUP" "$@"
-}
 
-train --workdir="$OUTPUT/warm" --max_step="$WARMUP"
+python -m indep_jax.train --config=configs/encodec_small.py --config.data.source="$SOURCE" \
+  --config.quantizer.warmup_steps="$WARMUP" --workdir="$OUTPUT/warm" --max_step="$WARMUP"
 for arm in "${ARMS[@]}"; do
   [ ! -e "results/study/$arm.json" ] || continue
-  flags=(--workdir="$OUTPUT/$arm" --config.init_from="$OUTPUT/warm")
-  if [ "$arm" != none ]; then
-    flags+=(--config.loss.independence.kind="${arm%%-*}" --config.loss.independence.share="${arm##*-}")
-    flags+=(--config.loss.independence.warmup_steps=$((STEPS / 10)))
-    case "$arm" in *-given-past-*) past=1 ;; *) past=0 ;; esac
-    flags+=(--config.loss.independence.condition=$past)
-  fi
-  case "$arm" in *-delay-*) flags+=(--config.loss.independence.delay=True) ;; esac
-  train "${flags[@]}" --max_step=$((WARMUP + STEPS))
+  python launch/sweep.py --config=configs/encodec_small.py --sweep=configs/sweeps/independence.py \
+    --points="$arm" --workdir="$OUTPUT" --max_step=$((WARMUP + STEPS)) \
+    --config.data.source="$SOURCE" --config.quantizer.warmup_steps="$WARMUP" \
+    --config.init_from="$OUTPUT/warm" --config.loss.independence.warmup_steps=$((STEPS / 10))
   python launch/study_table.py --point "$OUTPUT/$arm" --source="$SOURCE"
 done
 python launch/study_table.py

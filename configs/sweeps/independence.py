@@ -1,0 +1,30 @@
+"""The independence loss: every estimator at several shares of the encoder's gradient.
+
+    python launch/sweep.py --config=configs/encodec_small.py --config.data.source=folder:music \
+        --config.init_from=runs/warm --sweep=configs/sweeps/independence.py --workdir=runs/study
+
+Points: none, KIND-SHARE, KIND-delay-SHARE (streams aligned as the delay pattern does) and
+KIND-given-past-SHARE (streams less what the frame before predicts of them).
+"""
+
+KINDS = ("covariance", "permutation", "dhsic")
+STREAMS = {
+    "": {},
+    "-delay": {"loss.independence.delay": True},
+    "-given-past": {"loss.independence.condition": 1},
+}
+SHARES = (0.1, 0.3, 1.0)
+
+
+def get_points():
+    points = {"none": {"loss.independence.kind": "none"}}
+    for kind in KINDS:
+        for name, streams in STREAMS.items():
+            for share in SHARES:
+                points[f"{kind}{name}-{share:g}"] = {
+                    "loss.independence.kind": kind,
+                    "loss.independence.share": share,
+                    "loss.independence.condition": 0,
+                    **streams,
+                }
+    return points
