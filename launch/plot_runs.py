@@ -34,8 +34,9 @@ def _points(workdir, minutes):
     """By panel the (x, y) of a run, x in steps or in minutes that its steps took."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    # A run that starts from another one's end logs its evaluation there first.
-    step = next((r["step"] for r in records[:1] if "time/steps_per_second" not in r), 0)
+    # A run that starts from another one's end begins about a log before its first.
+    every = json.loads((workdir / "config.json").read_text())["log_every"]
+    step = max(0, next((r["step"] for r in records if "time/steps_per_second" in r), 0) - every)
     found, spent = {title: [] for title in PANELS}, 0.0
     for record in records:
         if "time/steps_per_second" in record:
