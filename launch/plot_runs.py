@@ -4,7 +4,8 @@
 
 Reads each workdir's metrics.jsonl. Of codecs: SI-SNR, mel distance and perplexity on held-out music,
 and the independence loss with its share of the encoder's gradient where a run has them. Of language
-models: the bits of a frame, in training and on held-out music.
+models: the bits of a frame, in training and on held-out music. A run that starts from one named before
+it (init_from) is drawn from that one's last minute on.
 """
 
 import argparse
@@ -30,14 +31,19 @@ def _mean(values):
     return sum(values) / len(values) if values else None
 
 
-def _points(workdir, minutes):
-    """By panel the (x, y) of a run, x in steps or in minutes that its steps took."""
+def _points(workdir, minutes, ends):
+    """By panel the (x, y) of a run, x in steps or in minutes that its steps took.
+
+    ends: the last minute of each run that was drawn, by its workdir; this one's is added.
+    """
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     # A run that starts from another one's end begins about a log before its first.
-    every = json.loads((workdir / "config.json").read_text())["log_every"]
+    config = json.loads((workdir / "config.json").read_text())
+    every = config["log_every"]
     step = max(0, next((r["step"] for r in records if "time/steps_per_second" in r), 0) - every)
-    found, spent = {title: [] for title in PANELS}, 0.0
+    spent = ends.get(Path(config["init_from"]).resolve(), 0.0) if config["init_from"] else 0.0
+    found = {title: [] for title in PANELS}
     for record in records:
         if "time/steps_per_second" in record:
             spent += (record["step"] - step) / record["time/steps_per_second"] / 60
@@ -45,6 +51,7 @@ def _points(workdir, minutes):
         for title, read in PANELS.items():
             if (value := read(record)) is not None:
                 found[title].append((spent if minutes else record["step"], value))
+    ends[workdir.resolve()] = spent
     return found
 
 
@@ -54,17 +61,18 @@ def main():
     parser.add_argument("--output", required=True, type=Path, help="a .png file")
     parser.add_argument("--minutes", action="store_true", help="of training, in place of steps")
     options = parser.parse_args()
-    runs = {workdir.name: _points(workdir, options.minutes) for workdir in options.workdirs}
+    ends = {}
+    runs = {workdir.name: _points(workdir, options.minutes, ends) for workdir in options.workdirs}
     titles = [title for title in PANELS if any(points[title] for points in runs.values())]
     if not titles:
         parser.error(f"nothing to draw in {', '.join(map(str, options.workdirs))}")
-    figure = matplotlib.figure.Figure(figsize=(3.2 * len(titles), 3), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(3.6 * len(titles), 3.6), layout="constrained")
     for axis, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
         for name, points in runs.items():
             axis.plot(*zip(*points[title]) if points[title] else ((), ()), label=name)
         axis.set(title=title, xlabel="minutes" if options.minutes else "step")
         axis.title.set_fontsize(10)
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(options.output, dpi=110)
     print(options.output)
 
