@@ -4,7 +4,7 @@
 
 Of configs/encodec_32khz_mmd.py with 8 items of 1 s a device, as published: the FLOPs of a device in
 a cycle of 32 steps, of which the last joins the streams of all 32 batches of all devices. Counted
-in the programs before XLA (indep_jax/bench/mmd.py), the loss on a ring of that many devices; where
+in the programs before XLA (indep_jax/bench/cost.py), the loss on a ring of that many devices; where
 compute is the limit, shares of FLOPs are shares of time. The time that sending takes if nothing hides
 it: at 20 TFLOP/s and 100 GB/s a device (an A100 in float32, half of its links).
 """
@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from configs import encodec_32khz_mmd
 from indep_jax import independence
-from indep_jax.bench import mmd
+from indep_jax.bench import cost, mmd
 from indep_jax.tasks.codec import CodecTask
 
 ITEMS = 8  # of a device, 1 s each
@@ -37,21 +37,21 @@ def step_flops(program: str, kind: str) -> int:
         joined = config.loss.independence.macro_batch
         history = jax.tree.map(lambda x: jax.ShapeDtypeStruct((joined, *x.shape), x.dtype), batch)
         batch = dict(current=batch, history=history)
-    return mmd.cost(task.programs[program], state, batch, key).flops
+    return cost.count(task.programs[program], state, batch, key).flops
 
 
-def loss_cost(name: str, devices: int) -> mmd.Cost:
+def loss_cost(name: str, devices: int) -> cost.Cost:
     mesh = AbstractMesh((devices,), ("data",), axis_types=(AxisType.Auto,))
     loss = mmd.losses(independence.ring(mesh))[name]
     rows = jax.ShapeDtypeStruct((devices * mmd.ROWS, mmd.CODEBOOKS, mmd.DIM), "float32")
-    return mmd.cost(jax.value_and_grad(loss), rows)
+    return cost.count(jax.value_and_grad(loss), rows)
 
 
 def main():
     config = encodec_32khz_mmd.get_config().loss.independence
     plain = step_flops("codec", "none")
     # The joined step encodes all 32 batches anew; its loss, of one device, is counted apart.
-    own = mmd.cost(
+    own = cost.count(
         jax.value_and_grad(mmd.losses()["permutation, the paper's bandwidths"]),
         jax.ShapeDtypeStruct((config.macro_batch * ITEMS * 47, mmd.CODEBOOKS, mmd.DIM), "float32"),
     )

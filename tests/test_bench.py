@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from indep_jax import bench
-from indep_jax.bench import codec, data, lm, mmd
+from indep_jax.bench import codec, cost, data, lm, mmd
 
 
 def test_medians_take_turns_and_leave_out_the_first(monkeypatch):
@@ -28,10 +28,32 @@ def test_the_first_call_is_apart():
 
 def test_codec_rows(monkeypatch):
     small = codec.MODEL | dict(n_filters=2, ratios=(40, 16), lstm_layers=1)
-    monkeypatch.setattr(codec, "MODEL", small)
-    rows = bench.compare(codec.functions(), 1, "")
+    monkeypatch.setattr(codec, "CONFIG", codec.CONFIG | dict(model=small))
+    monkeypatch.setattr(cost, "speeds", lambda: (1e9, None))
+    rows = bench.compare(codec.functions(), 1, "", codec.against_bound())
     assert [row["what"].split()[0] for row in rows] == ["encode", "decode", "forward"]
-    assert all(set(row) == {"what", "ours", "first call"} for row in rows)
+    columns = {"what", "ours", "first call", "bound", "times the bound"}
+    assert all(set(row) == columns for row in rows)
+
+
+def test_work_of_the_codec():
+    """The true size's multiplications, by hand: of every convolution, two matrices for each of
+    the LSTM's layers, and distances to the codes."""
+
+    def conv(frames, taps, inputs, outputs):
+        return 2 * frames * taps * inputs * outputs
+
+    frames, features = 320_000, 64
+    expected = conv(frames, 7, 1, 64)
+    for ratio in (4, 4, 5, 8):
+        expected += conv(frames, 3, features, features // 2) + conv(frames, 1, features // 2, features)
+        frames //= ratio
+        expected += conv(frames, 2 * ratio, features, 2 * features)
+        features *= 2
+    expected += 2 * 2 * conv(frames, 1, features, 4 * features) + conv(frames, 7, features, 128)
+    distances = 4 * conv(frames, 1, 128, 2_048)
+    found = cost.count(*codec.programs(codec._module())["encode 10 s"])
+    assert expected + distances <= found.flops < 1.01 * (expected + distances)
 
 
 def test_rows_compare_what_has_a_counterpart():
@@ -66,9 +88,9 @@ def test_lm_functions(monkeypatch):
 
 
 def test_the_bound_of_the_losses(monkeypatch):
-    monkeypatch.setattr(mmd, "_speeds", lambda: (1e9, 1e8))
+    monkeypatch.setattr(cost, "speeds", lambda: (1e9, 1e8))
     name = "dhsic, median"
-    work = mmd.cost(jax.value_and_grad(mmd.losses()[name]), mmd.rows(64))
+    work = cost.count(jax.value_and_grad(mmd.losses()[name]), mmd.rows(64))
     found = mmd.against_bound(64)(name, 1.0)
     assert float(found["bound"].split()[0]) == pytest.approx(work.flops / 1e9 + work.exps / 1e8, abs=1e-3)
 

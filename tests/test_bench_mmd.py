@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from indep_jax import independence
+from indep_jax.bench import cost
 from indep_jax.bench import mmd as bench_mmd
 
 N, K, D, BLOCK = 512, 4, 8, 32
@@ -18,7 +19,7 @@ def counted(name, devices):
         pairs = independence.ring(mesh)
     loss = bench_mmd.losses(pairs, BLOCK)[name]
     shape = jax.ShapeDtypeStruct((N, K, D), jnp.float32)
-    return bench_mmd.cost(jax.value_and_grad(loss), shape)
+    return cost.count(jax.value_and_grad(loss), shape)
 
 
 @pytest.mark.parametrize("devices", [None, 1, 4, 8])

@@ -5,7 +5,8 @@
     python -m indep_jax.bench data --source=folder:PATH
 
 codec: the true 32 kHz size, random weights: encoding and decoding 10 s, and the autoencoder's forward
-and backward pass of 2 x 1 s; against transformers' EncodecModel.
+and backward pass of 2 x 1 s, and beside them the time that their products alone would take; against
+transformers' EncodecModel.
 lm: sampling at MusicGen-small's size for each way to decode, as steps a second, seconds for a second
 of music, the share of the machine's memory bandwidth at which the weights are read, and how far
 narrow weights move the logits; against transformers' MusicGen.
@@ -41,14 +42,13 @@ def main(what: str) -> None:
         jax.config.update("jax_num_cpu_devices", max(mmd.SCALING_DEVICES))
         rows = mmd.scaling(options.repeats)
     else:
-        more = None
         if what == "mmd":
             functions = mmd.functions(options.rows, options.against)
             more = mmd.against_bound(options.rows)
         elif what == "lm":
             functions, more = lm.functions(options.against), lm.against_bandwidth()
         else:
-            functions = codec.functions(options.against)
+            functions, more = codec.functions(options.against), codec.against_bound()
         rows = bench.compare(functions, options.repeats, options.against, more)
     bench.show(rows)
 

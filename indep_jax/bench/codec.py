@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from indep_jax import loading
-from indep_jax.bench import missing
+from indep_jax.bench import cost, missing
 from indep_jax.codec import quantizer
 
 # The published 32 kHz codec (configs/encodec_32khz.py).
@@ -31,6 +31,7 @@ MODEL = dict(
     norm="weight_norm",
 )
 SIZES = dict(codebooks=4, codebook_size=2048)
+CONFIG = dict(dtype="float32", model=MODEL, quantizer=SIZES)
 
 
 def functions(against: str = "") -> dict[str, Callable]:
@@ -41,28 +42,59 @@ def functions(against: str = "") -> dict[str, Callable]:
     return _ours(wave, short) | (_torch(wave, short) if against else {})
 
 
+def against_bound() -> Callable[[str, float], dict]:
+    """What tells how many times a bound each call takes, for `bench.compare`: its matmuls and
+    convolutions at the speed of one large matmul here."""
+    flops, _ = cost.speeds()
+    counted = programs(_module())
+
+    def more(what: str, seconds: float) -> dict:
+        bound = cost.count(*counted[what]).flops / flops
+        return {"bound": f"{bound:.3f} s", "times the bound": f"{seconds / bound:.2f}"}
+
+    return more
+
+
+def _module():
+    return loading.LoadedCodec(CONFIG, {}).module
+
+
+def programs(module) -> dict[str, tuple]:
+    """By what is timed: a function, and the shapes of its arguments, variables and signal."""
+
+    def gradient(variables, x):
+        def loss(params):
+            both = {**variables, "params": params}
+            z = module.apply(both, x, method="latents")
+            return jnp.mean(jnp.abs(module.apply(both, z, method="synthesize") - x))
+
+        return jax.grad(loss)(variables["params"])
+
+    def shape(*sizes, dtype="float32"):
+        return jax.ShapeDtypeStruct(sizes, dtype)
+
+    ten, short = shape(1, 10 * module.sample_rate, 1), shape(2, module.sample_rate, 1)
+    codes = shape(1, ten.shape[1] // module.hop, module.codebooks, dtype="int32")
+    variables = jax.eval_shape(module.init, jax.random.key(0), ten)
+    return {
+        "encode 10 s": (lambda v, x: module.apply(v, x, method="encode")[0], variables, ten),
+        "decode 10 s": (lambda v, x: module.apply(v, x, method="decode"), variables, codes),
+        "forward + backward 2 x 1 s": (gradient, variables, short),
+    }
+
+
 def _ours(wave, short) -> dict[str, Callable]:
-    config = dict(dtype="float32", model=MODEL, quantizer=SIZES)
-    module = loading.LoadedCodec(config, {}).module
+    module = _module()
     params = jax.jit(module.init)(jax.random.key(0), wave[:, :640])["params"]
     codebook = quantizer.empty(module.codebooks, module.codebook_size, module.dimension)
     codebook["embed"] = jax.random.normal(jax.random.key(1), codebook["embed"].shape)
-    codec = loading.LoadedCodec(config, dict(params=params, codebook=codebook))
+    codec = loading.LoadedCodec(CONFIG, dict(params=params, codebook=codebook))
     encoded = codec.encode(wave)
-
-    @jax.jit
-    def gradient(params, x):
-        def loss(params):
-            variables = dict(params=params, codebook=codebook)
-            z = module.apply(variables, x, method="latents")
-            return jnp.mean(jnp.abs(module.apply(variables, z, method="synthesize") - x))
-
-        return jax.grad(loss)(params)
-
+    gradient = jax.jit(programs(module)["forward + backward 2 x 1 s"][0])
     return {
         "encode 10 s/ours": lambda: codec.encode(wave).codes,
         "decode 10 s/ours": lambda: codec.decode(encoded),
-        "forward + backward 2 x 1 s/ours": lambda: gradient(codec.variables["params"], short),
+        "forward + backward 2 x 1 s/ours": lambda: gradient(codec.variables, short),
     }
 
 

@@ -9,15 +9,13 @@ import itertools
 import resource
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from indep_jax import bench, independence
-from indep_jax.bench import missing
+from indep_jax.bench import cost, missing
 from indep_jax.independence import kernels
 
 ROWS, CODEBOOKS, DIM = 11_776, 4, 128
@@ -61,26 +59,14 @@ def against_bound(n: int = ROWS) -> Callable[[str, float], dict]:
     The bound: the matmul FLOPs of the loss, at the speed of one large matmul here, and its exps, at
     the speed of one exp over an array that fits the cache.
     """
-    flops, exps = _speeds()
+    flops, exps = cost.speeds()
 
     def more(what: str, seconds: float) -> dict:
-        work = cost(jax.value_and_grad(losses()[what]), jax.ShapeDtypeStruct(rows(n).shape, "float32"))
+        work = cost.count(jax.value_and_grad(losses()[what]), jax.ShapeDtypeStruct(rows(n).shape, "float32"))
         bound = work.flops / flops + work.exps / exps
         return {"bound": f"{bound:.3f} s", "times the bound": f"{seconds / bound:.2f}"}
 
     return more
-
-
-def _speeds() -> tuple[float, float]:
-    """(FLOP/s of a matmul, exps a second) of the machine."""
-    size, times = 1024, 64
-    x = jax.random.normal(jax.random.key(0), (size, size))
-    functions = dict(
-        matmul=jax.jit(lambda x: jax.lax.fori_loop(0, times, lambda _, y: x @ y / 32, x)),
-        exp=jax.jit(lambda x: jax.lax.fori_loop(0, times, lambda _, y: jnp.exp(-y), x)),
-    )
-    found = bench.medians({name: functools.partial(f, x) for name, f in functions.items()}, 5)
-    return (times * 2 * size**3 / found["matmul"].median, times * size**2 / found["exp"].median)
 
 
 def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Callable:
@@ -163,7 +149,7 @@ def scaling(repeats: int) -> list[dict]:
         compiled = jax.jit(function).lower(x).compile()
         what = f"{n} rows, {count}"
         seconds = bench.medians({what: lambda: compiled(x)}, repeats)[what]
-        one = cost(function, x)
+        one = cost.count(function, x)
         found.append({
             "rows": n, "devices": count, "seconds": f"{seconds.median:.3f}",
             "GFLOP a device": f"{one.flops / 1e9:.1f}",
@@ -172,54 +158,3 @@ def scaling(repeats: int) -> list[dict]:
             "temporary MB": f"{compiled.memory_analysis().temp_size_in_bytes / 1e6:.0f}",
         })  # fmt: skip
     return found
-
-
-class Cost(NamedTuple):
-    """Of one call on each device: FLOPs of matmuls and convolutions, bytes that go in and out of
-    the matmuls, exps, bytes sent to the next device of a ring."""
-
-    flops: int
-    matmul_bytes: int
-    exps: int
-    sent_bytes: int
-
-
-def cost(function: Callable, *shapes) -> Cost:
-    """What a function does with arrays of these shapes, counted in its program before XLA.
-
-    Loops count as often as they run, and what is within a shard_map for one device: so a mesh of
-    devices that are not here (jax.sharding.AbstractMesh) can be counted too.
-    """
-    found = dict(flops=0, matmul_bytes=0, exps=0, sent_bytes=0)
-
-    def walk(program, times):
-        for step in program.eqns:
-            if not step.outvars:
-                continue
-            name, out = step.primitive.name, step.outvars[0].aval
-            if name == "dot_general":
-                (contracted, _), _ = step.params["dimension_numbers"]
-                inner = np.prod([step.invars[0].aval.shape[axis] for axis in contracted])
-                found["flops"] += int(times * 2 * out.size * inner)
-                found["matmul_bytes"] += times * sum(
-                    var.aval.size * var.aval.dtype.itemsize for var in (*step.invars, *step.outvars)
-                )
-            elif name == "conv_general_dilated":
-                kernel, axes = step.invars[1].aval, step.params["dimension_numbers"].rhs_spec
-                inner = kernel.size // kernel.shape[axes[0]]  # taps and channels of one output
-                found["flops"] += times * 2 * out.size * inner
-            elif name == "exp":
-                found["exps"] += times * out.size
-            elif name == "ppermute":
-                found["sent_bytes"] += times * sum(
-                    var.aval.size * var.aval.dtype.itemsize for var in step.outvars
-                )
-            repeats = step.params["length"] if name == "scan" else 1
-            for value in step.params.values():
-                for part in value if isinstance(value, (tuple, list)) else (value,):
-                    part = getattr(part, "jaxpr", part)
-                    if hasattr(part, "eqns"):
-                        walk(part, times * repeats)
-
-    walk(jax.make_jaxpr(function)(*shapes).jaxpr, 1)
-    return Cost(**found)
