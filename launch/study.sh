@@ -6,11 +6,12 @@
 #
 # ARM: a point of configs/sweeps/independence.py; when none is named, none and, at shares 0.1 and 0.3,
 # covariance, permutation-delay, dhsic and dhsic-delay.
-# Interrupted, the same command goes on. Each arm leaves results/study/ARM.json and its weights
-# (launch/study_table.py joins them).
+# Interrupted, the same command goes on. The arms of runs/NAME leave results/NAME/ARM.json
+# (launch/study_table.py joins them) and their weights.
 # Environment: WARMUP, the steps of the warm-up; STEPS, those of an arm. By default the config's.
 set -euo pipefail
 SOURCE=${1:?a source, such as folder:music} OUTPUT=${2:?a folder to write to}
+STUDY=$(basename "$OUTPUT")
 shift 2
 ARMS=("$@")
 if [ $# = 0 ]; then
@@ -31,11 +32,11 @@ STEPS=${STEPS:-$(default c.steps-c.quantizer.warmup_steps)}
 python -m indep_jax.train --config=configs/encodec_small.py --config.data.source="$SOURCE" \
   --config.quantizer.warmup_steps="$WARMUP" --workdir="$OUTPUT/warm" --max_step="$WARMUP"
 for arm in "${ARMS[@]}"; do
-  [ ! -e "results/study/$arm.json" ] || continue
+  [ ! -e "results/$STUDY/$arm.json" ] || continue
   python launch/sweep.py --config=configs/encodec_small.py --sweep=configs/sweeps/independence.py \
     --points="$arm" --workdir="$OUTPUT" --max_step=$((WARMUP + STEPS)) \
     --config.data.source="$SOURCE" --config.quantizer.warmup_steps="$WARMUP" \
     --config.init_from="$OUTPUT/warm" --config.loss.independence.warmup_steps=$((STEPS / 10))
   python launch/study_table.py --point "$OUTPUT/$arm" --source="$SOURCE"
 done
-python launch/study_table.py
+python launch/study_table.py --study="$STUDY"

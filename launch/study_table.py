@@ -7,6 +7,8 @@
     python launch/study_table.py
         results/study/*.json to a table and a figure, study.png
 
+Points lie in results/, in a folder with the name of the one that holds the runs.
+
 A point: SI-SNR and mel distance of 40 excerpts; perplexity and mutual information of the first minute
 of each file; speed and share of the gradient from the run's log. Changes from the arm `none` are
 file by file. Total correlation: parallel pattern, first half minute of each file.
@@ -27,7 +29,7 @@ from indep_jax.independence import estimate, total_correlation
 from indep_jax.metrics import dependence, excerpts, report
 from indep_jax.training import checkpoints
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "study"
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 SPLIT = "test"
 FILE_SECONDS = 60  # of each file, for the mutual information
 FIRST_SECONDS = 30  # for the total correlation
@@ -44,6 +46,10 @@ def beginnings(source: sources.AudioSource, seconds: float) -> sources.AudioSour
             files.append(dataclasses.replace(file, frames=round(taken * file.sample_rate)))
             left[origin] -= taken
     return dataclasses.replace(source, files=files)
+
+
+def point_of(workdir: Path) -> Path:
+    return RESULTS / workdir.resolve().parent.name / f"{workdir.name}.json"
 
 
 def write_point(workdir: Path, source: str) -> None:
@@ -80,8 +86,8 @@ def write_point(workdir: Path, source: str) -> None:
         },
         warnings=list(measured.warnings),
     )
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{workdir.name}.json"
+    path = point_of(workdir)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(point, indent=1) + "\n")
     print(path)
 
@@ -97,7 +103,7 @@ def add_total_correlation(workdir: Path, source: str) -> None:
         width=64,
         progress=True,
     )
-    path = RESULTS / f"{workdir.name}.json"
+    path = point_of(workdir)
     point = json.loads(path.read_text())
     point["total_correlation"] = dict(
         conditional_bits=cost.conditional_bits,
@@ -110,9 +116,9 @@ def add_total_correlation(workdir: Path, source: str) -> None:
     print(path)
 
 
-def show() -> None:
+def show(study: str) -> None:
     """Prints the table (Markdown) and draws dependence against reconstruction."""
-    points = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    points = [json.loads(path.read_text()) for path in sorted((RESULTS / study).glob("*.json"))]
     start = next((point for point in points if point["arm"] == "none"), None)
     print(
         "| arm | gradient share | s/step | SI-SNR, dB | mel distance | perplexity | mutual information "
@@ -148,7 +154,7 @@ def show() -> None:
         axis.set(xlabel="SI-SNR, dB", ylabel="bits", title=title)
         axis.margins(0.3, 0.15)
         axis.set_ylim(bottom=0)
-    path = RESULTS / "study.png"
+    path = RESULTS / study / "study.png"
     figure.savefig(path, dpi=110)
     print(path)
 
@@ -172,6 +178,7 @@ def main():
     parser.add_argument("--point", type=Path, help="the workdir of an arm")
     parser.add_argument("--given_past", type=Path, help="the workdir of an arm that has a point")
     parser.add_argument("--source", help="the music that it was trained on")
+    parser.add_argument("--study", default="study", help="the folder under results/ to show")
     options = parser.parse_args()
     if (options.point or options.given_past) and not options.source:
         parser.error("--source is required with --point and --given_past")
@@ -180,7 +187,7 @@ def main():
     elif options.given_past:
         add_total_correlation(options.given_past, options.source)
     else:
-        show()
+        show(options.study)
 
 
 if __name__ == "__main__":
