@@ -8,7 +8,6 @@ weights. In one process, in turns, after one step that is not counted; nothing e
 Needs audiocraft beside torch: tests/golden/make_audiocraft.py says how to install it.
 """
 
-import copy
 import os
 import sys
 from pathlib import Path
@@ -72,7 +71,7 @@ def their_step(config, audio):
             ),
         )
     )  # fmt: skip
-    average = copy.deepcopy(codec)
+    average = [parameter.detach().clone() for parameter in codec.parameters()]
     settings = dict(lr=config.optimizer.learning_rate, betas=tuple(config.optimizer.betas))
     n_ffts = list(config.discriminator.n_ffts)
     judge = make_audiocraft.MultiScaleSTFTDiscriminator(
@@ -116,7 +115,7 @@ def their_step(config, audio):
         optimizer.zero_grad()
         with torch.no_grad():
             decay = config.optimizer.ema_decay
-            for mean, new in zip(average.parameters(), codec.parameters()):
+            for mean, new in zip(average, codec.parameters()):
                 mean.lerp_(new, 1 - decay)
         return total.item()
 
