@@ -88,21 +88,22 @@ def test_stride_without_double_kernel_is_refused(x):
         conv.Conv(4, 7, 4).init(jax.random.key(0), x)
 
 
+@pytest.mark.parametrize("width", [17, 18])
 @pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (2, 4)])
-def test_discriminator_convolution_is_its_sum(stride, dilation):
-    x = np.random.default_rng(0).standard_normal((1, 11, 17, 2)).astype(np.float32)
+def test_discriminator_convolution_is_its_sum(stride, dilation, width):
+    x = np.random.default_rng(0).standard_normal((1, 11, width, 2)).astype(np.float32)
     params, y = _apply(discriminator.Conv2D(3, (3, 9), stride, dilation), x)
     direction = np.asarray(params["direction"], np.float64)
     kernel = direction * np.asarray(params["gain"])
     kernel /= np.sqrt((direction**2).sum(axis=(0, 1, 2)))
-    bins = -(-17 // stride)
+    bins = -(-width // stride)
     expected = np.zeros((1, 11, bins, 3)) + np.asarray(params["bias"])
     for f in range(11):
         for b in range(bins):
             for i in range(3):
                 for j in range(9):
                     row, column = f + (i - 1) * dilation, b * stride + j - 4
-                    if 0 <= row < 11 and 0 <= column < 17:
+                    if 0 <= row < 11 and 0 <= column < width:
                         expected[:, f, b] += x[:, row, column] @ kernel[i, j]
     np.testing.assert_allclose(y, expected, atol=2e-5)
 
