@@ -15,8 +15,9 @@ FLOORS = dict(
     metrics=2,
     tasks=3,
     hub=3,
+    loading=4,
 )
-ROOT = 4  # the commands and loading.py; bench/ is one of them
+ROOT = 4  # the commands; bench/ is one of them
 
 
 def _imports(path: pathlib.Path):

@@ -9,6 +9,7 @@ from golden import encodec_cases
 
 from indep_jax import loading
 from indep_jax.codec import model as codec_model
+from indep_jax.data import pipeline, sources
 from indep_jax.training import checkpoints
 
 CONFIG = dict(
@@ -191,8 +192,8 @@ def test_workdir_gives_the_moving_average_of_the_last_checkpoint(tmp_path):
 def test_untrained_codec_has_random_weights_and_fitted_codebooks(tmp_path, music):
     checkpoints.store_config(tmp_path, CONFIG)
     codec = loading.untrained(tmp_path, music, seed=1)
-    wave = loading.pipeline.segments(
-        loading.sources.open_source(music, "train"),
+    wave = pipeline.segments(
+        sources.open_source(music, "train"),
         seed=7,
         batch_size=8,
         seconds=0.5,

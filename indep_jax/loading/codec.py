@@ -1,11 +1,4 @@
-"""Trained codecs by path: a workdir of indep_jax.train or a Hugging Face folder, alike.
-
-    codec = load_codec("runs/small")
-    encoded = codec.encode(wave)  # [batch, time, channels] at codec.sample_rate
-    wave = codec.decode(encoded)  # as long as what was encoded
-
-And language models, `load_lm("runs/lm")`, and text encoders, `load_text("minilm")`.
-"""
+"""Codecs with their weights, by path."""
 
 import dataclasses
 import functools
@@ -13,28 +6,17 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indep_jax.codec import model as codec_model
-from indep_jax.codec import chunks, quantizer, streaming
+from indep_jax.codec import chunks, model, quantizer, streaming
 from indep_jax.codec.model import Encoded
 from indep_jax.data import pipeline, sources
-from indep_jax.hub import encodec as hub_encodec
-from indep_jax.hub import folders
-from indep_jax.hub import minilm as hub_minilm
-from indep_jax.hub import musicgen as hub_musicgen
-from indep_jax.hub import t5 as hub_t5
-from indep_jax.hub import weights
-from indep_jax.lm import model as lm_model
-from indep_jax.lm import sampling
-from indep_jax.text import conditioner
-from indep_jax.text.minilm import MiniLM
-from indep_jax.text.t5 import T5Encoder
+from indep_jax.hub import encodec, folders
 from indep_jax.training import checkpoints
 
 
@@ -54,7 +36,7 @@ class LoadedCodec:
         self.config = config
         self.step = step
         sizes = {name: config["quantizer"][name] for name in ("codebooks", "codebook_size")}
-        self.module = codec_model.from_config(
+        self.module = model.from_config(
             config["model"], **sizes, dtype=dtype or config["dtype"]
         )
         self.variables = jax.tree.map(jnp.asarray, variables)
@@ -82,7 +64,7 @@ class LoadedCodec:
     @property
     def bandwidths(self) -> tuple[float, ...]:
         """kbit/s at which it can be loaded, with fewer codebooks; the last is its own."""
-        return hub_encodec.bandwidths(self.config)
+        return encodec.bandwidths(self.config)
 
     @property
     def code_vectors(self) -> jax.Array:
@@ -321,91 +303,6 @@ class PairedCodec:
             yield np.concatenate(pair, axis=-1)
 
 
-class LoadedLM:
-    """A language model with its weights, its codec, and the encoder of its texts.
-
-    config: plain data, that of its run; `origin`, where its first weights come from, if they were
-        not random. codec: a LoadedCodec or PairedCodec. encoder: a Conditioner, or None for a model
-        without text. step: of the run that it was trained in; 0 for none.
-    """
-
-    def __init__(
-        self, config: Mapping, params, codec: LoadedCodec | PairedCodec, encoder, step=0,
-        dtype: str | None = None,
-    ):  # fmt: skip
-        self.config, self.codec, self.encoder, self.step = config, codec, encoder, step
-        self.model = lm_model.from_config(config["model"], dtype or config["dtype"])
-        self.variables = dict(params=jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
-
-    def generate(self, texts: Sequence[str] | None, seconds: float, **options) -> jax.Array:
-        """Waveforms [batch, time, channels] of texts; see `stream` for the options."""
-        codes = np.concatenate(list(self.stream(texts, seconds, **options)), axis=1)
-        return self.codec.decode(codes)
-
-    def stream(
-        self,
-        texts: Sequence[str] | None,
-        seconds: float,
-        *,
-        seed: int = 0,
-        examples: Sequence[int] | None = None,
-        prompt=None,
-        guidance: float = 3.0,
-        chunk_seconds: float | None = None,
-        **options,
-    ) -> Iterator[np.ndarray]:
-        """Codes of music to texts, in blocks int32 [batch, frames, codebooks], as they come.
-
-        texts: one for each item; None for one item without text.
-        examples: a number for each item, 0, 1, ... by default: what an item becomes is a function of
-            (seed, its number, its text and prompt), whatever else is in the batch.
-        prompt: codes [batch, frames, codebooks] that the result begins with.
-        guidance: by the texts; without any there is none. chunk_seconds: between blocks; None for as
-            long as the model sees at once. options: temperature, top_k, top_p (lm/sampling.py).
-
-        More than the model was trained on is generated in windows that overlap by half. Raises
-        ValueError, one line, for texts where the model has none, and for what does not fit.
-        """
-        rate = self.codec.frame_rate
-        text = {}
-        if texts is not None:
-            if self.encoder is None:
-                raise ValueError("texts: this model was trained without")
-            states, mask = self.encoder(texts)
-            text = dict(text=states, text_mask=mask, guidance=guidance)
-        frames = max(1, round(seconds * rate))
-        window = min(frames, round(self.config["data"]["segment_seconds"] * rate))
-        return sampling.stream(
-            self.model,
-            self.variables,
-            frames,
-            seed=seed,
-            examples=np.arange(1 if texts is None else len(texts)) if examples is None else examples,
-            prompt=prompt,
-            window=window,
-            overlap=window // 2,
-            chunk=None if chunk_seconds is None else max(1, round(chunk_seconds * rate)),
-            **text,
-            **options,
-        )
-
-
-def _window(total: int, largest: float) -> int:
-    """Frames of a window for `total` frames: few sizes, so that few programs are compiled."""
-    return min(round(largest), 2 ** max(5, (total - 1).bit_length()))
-
-
-def _tokenizer(module: codec_model.Codec) -> dict:
-    """The fields of a codec that decide what its tokens mean."""
-    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-    for name in ("parent", "name", "dtype", "init_std"):
-        fields.pop(name)
-    for name in ("normalize", "chunk_seconds", "chunk_overlap"):
-        if not fields[name]:  # as where a token store was made before there were these
-            fields.pop(name)
-    return fields
-
-
 def load_codec(
     path: str | Path, *, bandwidth: float | None = None, dtype: str | None = None
 ) -> LoadedCodec:
@@ -418,9 +315,9 @@ def load_codec(
     Raises ValueError, one line that names the path and what was expected.
     """
     folder, step = folders.locate(path), 0
-    config = _read_config(folder)
+    config = read_config(folder)
     if "model_type" in config:
-        config, variables = hub_encodec.read(folder)
+        config, variables = encodec.read(folder)
         config["origin"] = folders.origin(path, folder)
     else:
         step, state = checkpoints.restore_latest(folder, only=("ema", "collections"))
@@ -428,11 +325,11 @@ def load_codec(
         if not np.any(variables["codebook"]["count"]):
             raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
     if bandwidth is not None:
-        possible = hub_encodec.bandwidths(config)
+        possible = encodec.bandwidths(config)
         lower = [each for each in possible if each <= bandwidth * (1 + 1e-9)]  # as it is printed
         if not lower or not math.isclose(lower[-1], bandwidth):
             raise ValueError(f"{path}: bandwidth must be one of {possible}, not {bandwidth}")
-        fewer = hub_encodec.codebooks_at(config, lower[-1])
+        fewer = encodec.codebooks_at(config, lower[-1])
         config["quantizer"] |= dict(codebooks=fewer, bandwidths=lower)
         codebook = jax.tree.map(lambda x: x[:fewer], variables["codebook"])
         variables = dict(params=variables["params"], codebook=codebook)
@@ -447,84 +344,11 @@ def load_codec_of(path: str | Path, codebooks: int) -> LoadedCodec | PairedCodec
     """
     codec = load_codec(path)
     for bandwidth in codec.bandwidths[:-1]:
-        if hub_encodec.codebooks_at(codec.config, bandwidth) == codebooks:
+        if encodec.codebooks_at(codec.config, bandwidth) == codebooks:
             return load_codec(path, bandwidth=bandwidth)
     if codebooks == 2 * codec.codebooks and codec.channels == 1:
         return PairedCodec(codec)
     return codec
-
-
-def load_text(path: str | Path, max_tokens: int = 64) -> conditioner.Conditioner:
-    """A text encoder with its tokenizer: call it with texts for (states, mask).
-
-    `path` is a Hugging Face folder of T5, of a BertModel or of a MusicGen that has one of them
-    (config.json, model.safetensors, tokenizer.json), or "minilm", all-MiniLM-L6-v2 as the extra
-    `text` installs it. "hf:NAME" is a model of the Hugging Face hub. Texts are cut to `max_tokens`.
-
-    Raises ValueError, one line that names the path or package and what was expected.
-    """
-    folder = text_folder(path)
-    hub, name, _ = weights.part_of(folder, "text_encoder")
-    kind = hub.get("model_type")
-    kinds = dict(t5=(T5Encoder, hub_t5), bert=(MiniLM, hub_minilm))
-    if kind not in kinds:
-        raise ValueError(f"{name}: model_type is {kind!r}, expected 't5' or 'bert'")
-    module, hub = kinds[kind]
-    tokenizer = conditioner.load_tokenizer(folder)
-    config, variables = hub.read(folder)
-    return conditioner.Conditioner(module(**config), variables, tokenizer, max_tokens)
-
-
-def text_folder(path: str | Path) -> Path:
-    """The folder of a text encoder: see `load_text`."""
-    folder = hub_minilm.installed() if path == "minilm" else folders.locate(path)
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
-    return folder
-
-
-def load_lm(
-    path: str | Path, *, codec: str | Path | None = None, dtype: str | None = None
-) -> LoadedLM:
-    """The language model of a workdir of indep_jax.train, or of a Hugging Face MusicGen folder, with
-    its codec and its text encoder.
-
-    A workdir gives the moving average of the weights at its last checkpoint. "hf:NAME" is a model of
-    the Hugging Face hub. codec: a path, where the run's config names none or one that has moved, or
-    in place of the folder's own. dtype: float32 or bfloat16, of weights and computation; by default
-    the weights are as stored, and the computation is what the config says.
-
-    Raises ValueError, one line that names the path and what was expected.
-    """
-    folder, step = folders.locate(path), 0
-    config = _read_config(folder, "lm")
-    if "model_type" in config:
-        whole = config["model_type"] == "musicgen"
-        codec = codec or (folder if whole else None)
-        text = dict(encoder=str(folder) if whole else "", max_tokens=64)
-        config, variables = hub_musicgen.read(folder)
-        config |= dict(text=text, origin=folders.origin(path, folder))
-        params = variables["params"]
-    else:
-        codec, text = codec or config["codec"], config["text"]
-        step, state = checkpoints.restore_latest(folder, only=("ema",))
-        params = state["ema"]
-    if not codec:
-        raise ValueError(f"{path}: names no codec: say which one made its tokens")
-    loaded = load_codec_of(codec, config["model"]["codebooks"])
-    for name in ("codebooks", "codebook_size"):
-        if getattr(loaded, name) != config["model"][name]:
-            raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
-                             f"on {config['model'][name]}")
-    made_by = config.get("data", {}).get("codec")
-    if made_by and made_by != loaded.fingerprint:
-        raise ValueError(f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "
-                         f"of {made_by}")
-    if "data" not in config:
-        seconds = hub_musicgen.read_frames(folder) / loaded.frame_rate
-        config["data"] = dict(segment_seconds=seconds)
-    encoder = load_text(text["encoder"], text["max_tokens"]) if text["encoder"] else None
-    return LoadedLM(config, params, loaded, encoder, step, dtype)
 
 
 def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:
@@ -535,11 +359,11 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
     with pretrained weights it is the codec that has those.
     """
     if not isinstance(config, Mapping):
-        config = _read_config(Path(config))
+        config = read_config(Path(config))
     if config.get("pretrained"):
         return load_codec(config["pretrained"])
     sizes = {name: config["quantizer"][name] for name in ("codebooks", "codebook_size")}
-    module = codec_model.from_config(config["model"], **sizes, dtype=config["dtype"])
+    module = model.from_config(config["model"], **sizes, dtype=config["dtype"])
     segments = pipeline.segments(
         sources.open_source(source, "train"),
         seed=seed,
@@ -574,7 +398,8 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
     return LoadedCodec(config, dict(params=params, codebook=codebook))
 
 
-def _read_config(path: Path, task: str = "codec") -> dict:
+def read_config(path: Path, task: str = "codec") -> dict:
+    """The config of a workdir or Hugging Face folder; ValueError where it is not of a `task`."""
     kind = dict(codec="EnCodec", lm="MusicGen")[task]
     expected = f"expected a workdir of indep_jax.train or a Hugging Face {kind} folder"
     if not path.is_dir():
@@ -589,3 +414,19 @@ def _read_config(path: Path, task: str = "codec") -> dict:
         what = dict(codec="codec", lm="language model")[task]
         raise ValueError(f"{path / 'config.json'}: describes no {what}; {expected}")
     return config
+
+
+def _window(total: int, largest: float) -> int:
+    """Frames of a window for `total` frames: few sizes, so that few programs are compiled."""
+    return min(round(largest), 2 ** max(5, (total - 1).bit_length()))
+
+
+def _tokenizer(module: model.Codec) -> dict:
+    """The fields of a codec that decide what its tokens mean."""
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    for name in ("parent", "name", "dtype", "init_std"):
+        fields.pop(name)
+    for name in ("normalize", "chunk_seconds", "chunk_overlap"):
+        if not fields[name]:  # as where a token store was made before there were these
+            fields.pop(name)
+    return fields
