@@ -5,6 +5,7 @@
         antlr4-python3-runtime==4.9.3 cloudpickle colorlog retrying
     python tests/golden/make_audiocraft.py
 
+torch and torchaudio must be of one release: the libraries of others do not load.
 Only single modules are imported: the package's own __init__ wants xformers, spacy and more.
 """
 
