@@ -1,17 +1,18 @@
 """The points of the study (launch/study.sh), joined.
 
     python launch/study_table.py --point runs/study/none --source=folder:music
-        measures a run on the test split and writes results/study/none.json
+        measures a run on the valid and test splits and writes results/study/none.json
     python launch/study_table.py --given_past runs/study/none --source=folder:music
         adds the total correlation given the past, which takes minutes
     python launch/study_table.py
-        results/study/*.json to a table and a figure, study.png
+        results/study/*.json to a table for each split and a figure, study.png
 
 Points lie in results/, in a folder with the name of the one that holds the runs.
 
-A point: SI-SNR and mel distance of 40 excerpts; perplexity and mutual information of the first minute
-of each file; speed and share of the gradient from the run's log. Changes from the arm `none` are
-file by file. Total correlation: parallel pattern, first half minute of each file.
+A point, for each split: SI-SNR and mel distance of 40 excerpts of 10 s; perplexity and mutual
+information of the first minute of each file. Speed and share of the gradient are those of the run's
+log. Changes from the arm `none` are excerpt by excerpt and file by file, with 95% intervals. Total
+correlation: test split, parallel pattern, first half minute of each file.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
+from scipy import stats
 
 from indep_jax import loading
 from indep_jax.data import sources
@@ -30,9 +32,10 @@ from indep_jax.metrics import dependence, excerpts, report
 from indep_jax.training import checkpoints
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-SPLIT = "test"
+SPLITS = ("test", "valid")
 FILE_SECONDS = 60  # of each file, for the mutual information
 FIRST_SECONDS = 30  # for the total correlation
+MARKERS = "osD^vPX*<>"
 COLOURS = dict(none="k", dhsic="C0", permutation="C1", covariance="C2")
 
 
@@ -53,17 +56,12 @@ def point_of(workdir: Path) -> Path:
 
 
 def write_point(workdir: Path, source: str) -> None:
-    """One JSON of a run: its evaluation and dependence on the test split, and its training."""
+    """One JSON of a run: its evaluation and dependence on held-out music, and its training."""
     codec = loading.load_codec(workdir)
-    found = excerpts.evaluate(codec, workdir.name, source, SPLIT, items=40, seconds=10.0).metrics
-    files = beginnings(sources.open_source(source, SPLIT), FILE_SECONDS)
-    codes = dependence.encode_files(codec, files, workdir.name)
-    sizes = [codec.codebook_size] * codec.codebooks
-    measured = dependence.measure(workdir.name, codes, sizes)
     log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     trained = [record for record in log if "discriminator" in record]
     ratios = [r["independence_gradient_ratio"] for r in trained if "independence" in r]
-    information = measured.information
+    path = point_of(workdir)
     point = dict(
         arm=workdir.name,
         independence=checkpoints.read_config(workdir)["loss"]["independence"],
@@ -71,11 +69,26 @@ def write_point(workdir: Path, source: str) -> None:
         quantized_steps=log[-1]["step"] - codec.config["quantizer"]["warmup_steps"],
         seconds_per_step=1 / statistics.median(r["time/steps_per_second"] for r in trained),
         gradient_ratio=statistics.fmean(ratios) if ratios else 0.0,
+        splits={split: measured(codec, workdir.name, source, split) for split in SPLITS},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(point, indent=1) + "\n")
+    print(path)
+
+
+def measured(codec, name: str, source: str, split: str) -> dict:
+    """What a point says of a codec on one split."""
+    found = excerpts.evaluate(codec, name, source, split, items=40, seconds=10.0).metrics
+    files = beginnings(sources.open_source(source, split), FILE_SECONDS)
+    codes = dependence.encode_files(codec, files, name)
+    result = dependence.measure(name, codes, [codec.codebook_size] * codec.codebooks)
+    information = result.information
+    return dict(
         si_snr_db=found["si_snr_db"],
         mel_distance_relative=found["mel_distance_relative"],
         items=found["items"],
-        perplexity=measured.usage.perplexity.tolist(),
-        entropy_bits=measured.usage.entropy_bits.tolist(),
+        perplexity=result.usage.perplexity.tolist(),
+        entropy_bits=result.usage.entropy_bits.tolist(),
         mutual_information={
             str(lag): dict(
                 bits=float(information.mean_bits[n]),
@@ -84,18 +97,14 @@ def write_point(workdir: Path, source: str) -> None:
             )
             for n, lag in enumerate(information.lags)
         },
-        warnings=list(measured.warnings),
+        warnings=list(result.warnings),
     )
-    path = point_of(workdir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(point, indent=1) + "\n")
-    print(path)
 
 
 def add_total_correlation(workdir: Path, source: str) -> None:
     """Adds to a point what predicting its codes side by side costs."""
     codec = loading.load_codec(workdir)
-    files = beginnings(sources.open_source(source, SPLIT), FIRST_SECONDS)
+    files = beginnings(sources.open_source(source, "test"), FIRST_SECONDS)
     (cost,) = total_correlation.total_correlation(
         dependence.encode_files(codec, files, workdir.name),
         sizes=[codec.codebook_size] * codec.codebooks,
@@ -117,58 +126,94 @@ def add_total_correlation(workdir: Path, source: str) -> None:
 
 
 def show(study: str) -> None:
-    """Prints the table (Markdown) and draws dependence against reconstruction."""
+    """Prints the tables (Markdown) and draws dependence against reconstruction."""
     points = [json.loads(path.read_text()) for path in sorted((RESULTS / study).glob("*.json"))]
     start = next((point for point in points if point["arm"] == "none"), None)
-    print(
-        "| arm | gradient share | s/step | SI-SNR, dB | mel distance | perplexity | mutual information "
-        "a pair, bits | at the delay lags | total correlation given the past, bits a frame |"
-    )
-    print("|" + "---|" * 9)
+    print("| arm | gradient share | s/step | total correlation given the past, bits a frame |")
+    print("|" + "---|" * 4)
     for point in points:
         cost = point.get("total_correlation")
-        cells = [
-            f"`{point['arm']}`",
-            f"{point['gradient_ratio']:.2f}",
-            f"{point['seconds_per_step']:.2f}",
-            f"{point['si_snr_db']['median']:.2f}",
-            f"{point['mel_distance_relative']:.3f}",
-            ", ".join(f"{value:.0f}" for value in point["perplexity"]),
-            *(_change(start, point, lag) for lag in ("0", "delay")),
-            report.with_interval(cost["conditional_bits"], cost["conditional_interval_95_bits"])
-            if cost
-            else "",
-        ]
-        print("| " + " | ".join(cells) + " |")
-    figure = matplotlib.figure.Figure(figsize=(10, 4.2), layout="constrained")
-    panels = {
-        "mutual information a pair, same frame": lambda p: p["mutual_information"]["0"]["bits"],
-        "the same, delay pattern's lags": lambda p: p["mutual_information"]["delay"]["bits"],
-    }
-    for axis, (title, value) in zip(figure.subplots(1, len(panels)), panels.items()):
+        print(
+            f"| `{point['arm']}` | {point['gradient_ratio']:.2f} | {point['seconds_per_step']:.2f} | "
+            + (
+                report.with_interval(cost["conditional_bits"], cost["conditional_interval_95_bits"])
+                if cost
+                else "not measured"
+            )
+            + " |"
+        )
+    for split in SPLITS:
+        print(
+            f"\n| arm, {split} | SI-SNR, dB | mel distance | perplexity | mutual information a pair, "
+            "bits | at the delay lags |"
+        )
+        print("|" + "---|" * 6)
+        before = start["splits"][split] if start else None
         for point in points:
-            x, y = point["si_snr_db"]["median"], value(point)
-            colour = COLOURS[point["independence"]["kind"]]
-            axis.plot(x, y, "o", color=colour)
-            axis.annotate(point["arm"], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
-        axis.set(xlabel="SI-SNR, dB", ylabel="bits", title=title)
-        axis.margins(0.3, 0.15)
-        axis.set_ylim(bottom=0)
+            found = point["splits"][split]
+            base = None if point is start else before
+            cells = [
+                f"`{point['arm']}`",
+                _reconstruction(base, found),
+                f"{found['mel_distance_relative']:.3f}",
+                ", ".join(f"{value:.0f}" for value in found["perplexity"]),
+                *(_information(base, found, lag) for lag in ("0", "delay")),
+            ]
+            print("| " + " | ".join(cells) + " |")
     path = RESULTS / study / "study.png"
-    figure.savefig(path, dpi=110)
+    _figure(points).savefig(path, dpi=110)
     print(path)
 
 
-def _change(start: dict | None, point: dict, lag: str) -> str:
-    """Mutual information, and its change from the arm `none` with a paired interval."""
-    found = point["mutual_information"][lag]
-    if start is None or start is point:
-        return f"{found['bits']:.3f}"
-    before = start["mutual_information"][lag]
-    change = found["bits"] - before["bits"]
-    without = np.subtract(found["without_each_file_bits"], before["without_each_file_bits"])
-    low, high = estimate.jackknife_interval(change, without)
-    return f"{found['bits']:.3f}, {change / before['bits']:+.0%} ({change:+.3f} [{low:+.3f}, {high:+.3f}])"
+def _reconstruction(before: dict | None, found: dict) -> str:
+    """Median SI-SNR, and the mean change over excerpts with Student's interval."""
+    text = f"{found['si_snr_db']['median']:.2f}"
+    if before is None:
+        return text
+    pairs = zip(before["items"], found["items"], strict=True)
+    change = np.array([b["si_snr_db"] - a["si_snr_db"] for a, b in pairs], np.float64)
+    change = change[np.isfinite(change)]  # silent excerpts have none
+    half = stats.t.ppf(0.975, len(change) - 1) * stats.sem(change)
+    mean = change.mean()
+    return f"{text}, {report.with_interval(mean, (mean - half, mean + half), 2, '+')}"
+
+
+def _information(before: dict | None, found: dict, lag: str) -> str:
+    """Mutual information, and its change with a paired interval."""
+    new = found["mutual_information"][lag]
+    if before is None:
+        return report.with_interval(new["bits"], new["interval_95_bits"])
+    old = before["mutual_information"][lag]
+    change = new["bits"] - old["bits"]
+    without = np.subtract(new["without_each_file_bits"], old["without_each_file_bits"])
+    interval = estimate.jackknife_interval(change, without)
+    return (
+        f"{new['bits']:.3f}, {change / old['bits']:+.0%} "
+        f"({report.with_interval(change, interval, 3, '+')})"
+    )
+
+
+def _figure(points: list[dict]) -> matplotlib.figure.Figure:
+    """Mutual information over SI-SNR: a row for each split, at lag 0 and at the delay's lags."""
+    figure = matplotlib.figure.Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots(len(SPLITS), 2, squeeze=False)
+    titles = {"0": "same frame", "delay": "delay pattern's lags"}
+    for row, split in zip(axes, SPLITS):
+        for axis, (lag, title) in zip(row, titles.items()):
+            for n, point in enumerate(points):
+                found = point["splits"][split]
+                axis.plot(
+                    found["si_snr_db"]["median"],
+                    found["mutual_information"][lag]["bits"],
+                    MARKERS[n % len(MARKERS)],
+                    color=COLOURS[point["independence"]["kind"]],
+                    label=point["arm"],
+                )
+            axis.set(xlabel="SI-SNR, dB", ylabel="bits a pair", title=f"{split}, {title}")
+            axis.margins(0.1)
+    figure.suptitle("mutual information of two codebooks against reconstruction")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return figure
 
 
 def main():
