@@ -129,6 +129,8 @@ def show(study: str) -> None:
     """Prints the tables (Markdown) and draws dependence against reconstruction."""
     points = [json.loads(path.read_text()) for path in sorted((RESULTS / study).glob("*.json"))]
     start = next((point for point in points if point["arm"] == "none"), None)
+    if start is None:
+        raise SystemExit(f"{RESULTS / study}: has no point of the arm none")
     print("| arm | gradient share | s/step | total correlation given the past, bits a frame |")
     print("|" + "---|" * 4)
     for point in points:
@@ -148,10 +150,9 @@ def show(study: str) -> None:
             "bits | at the delay lags |"
         )
         print("|" + "---|" * 6)
-        before = start["splits"][split] if start else None
         for point in points:
             found = point["splits"][split]
-            base = None if point is start else before
+            base = None if point is start else start["splits"][split]
             cells = [
                 f"`{point['arm']}`",
                 _reconstruction(base, found),
@@ -161,20 +162,24 @@ def show(study: str) -> None:
             ]
             print("| " + " | ".join(cells) + " |")
     path = RESULTS / study / "study.png"
-    _figure(points).savefig(path, dpi=110)
+    _figure(points, start).savefig(path, dpi=110)
     print(path)
 
 
-def _reconstruction(before: dict | None, found: dict) -> str:
-    """Median SI-SNR, and the mean change over excerpts with Student's interval."""
-    text = f"{found['si_snr_db']['median']:.2f}"
-    if before is None:
-        return text
+def _snr_change(before: dict, found: dict) -> tuple[float, float]:
+    """Mean change of SI-SNR over excerpts, and half of Student's 95% interval."""
     pairs = zip(before["items"], found["items"], strict=True)
     change = np.array([b["si_snr_db"] - a["si_snr_db"] for a, b in pairs], np.float64)
     change = change[np.isfinite(change)]  # silent excerpts have none
-    half = stats.t.ppf(0.975, len(change) - 1) * stats.sem(change)
-    mean = change.mean()
+    return change.mean(), stats.t.ppf(0.975, len(change) - 1) * stats.sem(change)
+
+
+def _reconstruction(before: dict | None, found: dict) -> str:
+    """Median SI-SNR, and its mean change."""
+    text = f"{found['si_snr_db']['median']:.2f}"
+    if before is None:
+        return text
+    mean, half = _snr_change(before, found)
     return f"{text}, {report.with_interval(mean, (mean - half, mean + half), 2, '+')}"
 
 
@@ -193,8 +198,8 @@ def _information(before: dict | None, found: dict, lag: str) -> str:
     )
 
 
-def _figure(points: list[dict]) -> matplotlib.figure.Figure:
-    """Mutual information over SI-SNR: a row for each split, at lag 0 and at the delay's lags."""
+def _figure(points: list[dict], start: dict) -> matplotlib.figure.Figure:
+    """Mutual information over the change of SI-SNR: a row for each split, at lag 0 and the delay's."""
     figure = matplotlib.figure.Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(len(SPLITS), 2, squeeze=False)
     titles = {"0": "same frame", "delay": "delay pattern's lags"}
@@ -202,15 +207,17 @@ def _figure(points: list[dict]) -> matplotlib.figure.Figure:
         for axis, (lag, title) in zip(row, titles.items()):
             for n, point in enumerate(points):
                 found = point["splits"][split]
-                axis.plot(
-                    found["si_snr_db"]["median"],
+                change, half = _snr_change(start["splits"][split], found)
+                axis.errorbar(
+                    change,
                     found["mutual_information"][lag]["bits"],
-                    MARKERS[n % len(MARKERS)],
+                    xerr=half,
+                    fmt=MARKERS[n % len(MARKERS)],
+                    elinewidth=0.5,
                     color=COLOURS[point["independence"]["kind"]],
                     label=point["arm"],
                 )
-            axis.set(xlabel="SI-SNR, dB", ylabel="bits a pair", title=f"{split}, {title}")
-            axis.margins(0.1)
+            axis.set(xlabel="change of SI-SNR, dB", ylabel="bits a pair", title=f"{split}, {title}")
     figure.suptitle("mutual information of two codebooks against reconstruction")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
