@@ -26,7 +26,7 @@ class Writers:
 
       metrics.jsonl             {"step": n, name: value, ...}, one line a log, flushed
       tensorboard/              scalars, audio, figures
-      audio/step_XXXXXXXX/NAME.wav, figures/step_XXXXXXXX/NAME.png
+      audio/step_00000400/NAME.wav, figures/step_00000400/NAME.png
       stderr                    a progress bar, or one line a log where it is no terminal
 
     A step is the number of steps done. Scalars named "time/..." are measurements of the machine;
