@@ -33,8 +33,10 @@ Writes report.html, figures/*.png and dependence.json:
     warnings           sentences
   changes              from each tokenizer to each later one, file by file:
     before, after (labels), lag (0 and "delay"), mean_bits, interval_95_bits
+  total_correlation_changes   the same for each pattern, of the best estimates' conditional_bits
+    before, after, pattern, conditional_bits, interval_95_bits
 (`evaluate --dependence` writes the same, but of lags only 0 and "delay", and neither test nor
-total_correlation.)
+total_correlation; there are no changes of it.)
 What the numbers are is said in indep_jax/independence/: estimate.py, significance.py,
 total_correlation.py.
 """

@@ -117,6 +117,7 @@ def add_total_correlation(workdir: Path, source: str) -> None:
     point["total_correlation"] = dict(
         conditional_bits=cost.conditional_bits,
         conditional_interval_95_bits=cost.conditional_interval_bits.tolist(),
+        without_each_file_bits=cost.without_bits.tolist(),
         joint_bits=cost.joint_bits,
         total_bits=cost.total_bits,
         training_frames=cost.training_frames,
@@ -134,16 +135,14 @@ def show(study: str) -> None:
     print("| arm | gradient share | s/step | total correlation given the past, bits a frame |")
     print("|" + "---|" * 4)
     for point in points:
-        cost = point.get("total_correlation")
-        print(
-            f"| `{point['arm']}` | {point['gradient_ratio']:.2f} | {point['seconds_per_step']:.2f} | "
-            + (
-                report.with_interval(cost["conditional_bits"], cost["conditional_interval_95_bits"])
-                if cost
-                else "not measured"
-            )
-            + " |"
-        )
+        base = None if point is start else start.get("total_correlation")
+        cells = [
+            f"`{point['arm']}`",
+            f"{point['gradient_ratio']:.2f}",
+            f"{point['seconds_per_step']:.2f}",
+            _total_correlation(base, point.get("total_correlation")),
+        ]
+        print("| " + " | ".join(cells) + " |")
     for split in SPLITS:
         print(
             f"\n| arm, {split} | SI-SNR, dB | mel distance | perplexity | mutual information a pair, "
@@ -196,6 +195,19 @@ def _information(before: dict | None, found: dict, lag: str) -> str:
         f"{new['bits']:.3f}, {change / old['bits']:+.0%} "
         f"({report.with_interval(change, interval, 3, '+')})"
     )
+
+
+def _total_correlation(before: dict | None, found: dict | None) -> str:
+    """Given the past, and its change; the first points hold nothing to take the change from."""
+    if found is None:
+        return "not measured"
+    bits, interval = found["conditional_bits"], found["conditional_interval_95_bits"]
+    if before is None or "without_each_file_bits" not in found:
+        return report.with_interval(bits, interval)
+    change = bits - before["conditional_bits"]
+    without = np.subtract(found["without_each_file_bits"], before["without_each_file_bits"])
+    interval = estimate.jackknife_interval(change, without)
+    return f"{bits:.3f}, {report.with_interval(change, interval, 3, '+')}"
 
 
 def _figure(points: list[dict], start: dict) -> matplotlib.figure.Figure:

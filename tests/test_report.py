@@ -283,6 +283,14 @@ def test_measure_of_stored_codes(tmp_path, options, small_network, capsys):
     assert lags[:2] == [0, "delay"] and sorted([0, *lags[2:]]) == list(range(-8, 9))
     assert [change["lag"] for change in record["changes"]] == [0, "delay"]
     assert all(change["mean_bits"] < 0 for change in record["changes"][:1])
+    changes = record["total_correlation_changes"]
+    assert [change["pattern"] for change in changes] == ["parallel", "delay"]
+    before, after = (
+        t["total_correlation"][0]["estimates"][-1]["conditional_bits"] for t in (tokenizer, other)
+    )
+    assert changes[0]["conditional_bits"] == pytest.approx(after - before) and after < before
+    low, high = changes[0]["interval_95_bits"]
+    assert low < after - before < high
     p_values = [t["independence_test"]["p_value"] for t in (tokenizer, other)]
     assert p_values[0] == 1 / 500 and p_values[1] > 0.01
     assert [t["pattern"] for t in tokenizer["total_correlation"]] == ["parallel", "delay"]

@@ -1,6 +1,8 @@
 """Total correlation given the past: a source whose entropies are known, and a model that looks only
 where it may."""
 
+import dataclasses
+
 import jax
 import markov
 import numpy as np
@@ -54,6 +56,18 @@ def test_known_total_correlation_is_found():
     assert found.joint_bits == pytest.approx(source.joint_bits, abs=0.05)
     low, high = found.conditional_interval_bits
     assert low < found.conditional_bits < high and high - low < 0.1
+
+    # What two measurements have in common is not in the interval of their change.
+    more = dataclasses.replace(
+        found, conditional_bits=found.conditional_bits + 0.1, without_bits=found.without_bits + 0.1
+    )
+    value, interval = total_correlation.change(found, more)
+    np.testing.assert_allclose([value, *interval], 0.1, rtol=1e-12)
+    other = dataclasses.replace(found, without_bits=found.without_bits[::-1])
+    value, (low, high) = total_correlation.change(found, other)
+    assert value == 0 and low < 0 < high
+    with pytest.raises(ValueError, match="the same files"):
+        total_correlation.change(found, dataclasses.replace(found, pattern="parallel"))
 
 
 def test_independent_but_autocorrelated_codes_read_zero():

@@ -38,6 +38,7 @@ class TotalCorrelation:
 
     pattern: "parallel", "delay" or delays. training_frames, held_out_frames, held_out_files.
     conditional_bits, conditional_interval_bits [2]: given the past, factorised less joint.
+    without_bits [held_out_files]: conditional_bits without each held-out file in turn.
     factorised_bits, joint_bits: cross-entropies given the past, of each codebook alone and of all
         together; joint_bits estimates the joint entropy rate, from above.
     total_bits, total_interval_bits [2]: without the past.
@@ -49,6 +50,7 @@ class TotalCorrelation:
     held_out_files: int
     conditional_bits: float
     conditional_interval_bits: np.ndarray
+    without_bits: np.ndarray
     factorised_bits: float
     joint_bits: float
     total_bits: float
@@ -120,36 +122,43 @@ def total_correlation(
                 bar,
             )
         lengths_F = np.array([len(files[f]) for f in held_out])
-        alone, joined, factorised, joint = _per_frame(bits_FxH, lengths_F)[0]
-        intervals = _difference_intervals(bits_FxH, lengths_F)
+        alone, joined, factorised, joint = _per_frame(bits_FxH, lengths_F).T
+        total, conditional = alone - joined, factorised - joint
         found.append(
             TotalCorrelation(
                 pattern=name,
                 training_frames=frames,
                 held_out_frames=int(lengths_F.sum()),
                 held_out_files=held,
-                conditional_bits=float(factorised - joint),
-                conditional_interval_bits=intervals[1],
-                factorised_bits=float(factorised),
-                joint_bits=float(joint),
-                total_bits=float(alone - joined),
-                total_interval_bits=intervals[0],
+                conditional_bits=float(conditional[0]),
+                conditional_interval_bits=estimate.jackknife_interval(conditional[0], conditional[1:]),
+                without_bits=conditional[1:],
+                factorised_bits=float(factorised[0]),
+                joint_bits=float(joint[0]),
+                total_bits=float(total[0]),
+                total_interval_bits=estimate.jackknife_interval(total[0], total[1:]),
             )
         )
     return tuple(found)
+
+
+def change(before: TotalCorrelation, after: TotalCorrelation) -> tuple[float, np.ndarray]:
+    """Change of the conditional total correlation, bits per frame, and its jackknife interval [2].
+
+    Of two codecs measured with one seed on the same files: what the held-out files have in common
+    cancels. The interval does not hold the variance of the training. ValueError for other patterns
+    or files.
+    """
+    if (before.pattern, before.held_out_files) != (after.pattern, after.held_out_files):
+        raise ValueError("change: expected two measurements of the same files, of one pattern")
+    value = after.conditional_bits - before.conditional_bits
+    return value, estimate.jackknife_interval(value, after.without_bits - before.without_bits)
 
 
 def _per_frame(bits_FxH, lengths_F):
     """Bits per frame [1 + files, heads]: of all files, and without each in turn."""
     kept = np.concatenate([np.ones((1, len(lengths_F))), 1 - np.eye(len(lengths_F))])
     return kept @ bits_FxH / (kept @ lengths_F)[:, None]
-
-
-def _difference_intervals(bits_FxH, lengths_F):
-    """Jackknife intervals [2, 2] of the total correlation and of the conditional one."""
-    heads = _per_frame(bits_FxH, lengths_F)
-    values = np.stack([heads[:, 0] - heads[:, 1], heads[:, 2] - heads[:, 3]], axis=1)
-    return estimate.jackknife_interval(values[0], values[1:])
 
 
 class Predictor(nn.Module):

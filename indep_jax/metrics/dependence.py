@@ -199,6 +199,16 @@ def record(measured: Sequence[Dependence]) -> dict:
             )
             for before, after, lag, value, interval in _changes(measured)
         ],
+        total_correlation_changes=[
+            dict(
+                before=before.label,
+                after=after.label,
+                pattern=pattern,
+                conditional_bits=value,
+                interval_95_bits=interval,
+            )
+            for before, after, pattern, value, interval in _total_correlation_changes(measured)
+        ],
     )
 
 
@@ -362,6 +372,19 @@ def _show_total_correlation(report: report_lib.Report, measured: Sequence[Depend
             for item in measured
         ],
     )
+    if changes := _total_correlation_changes(measured):
+        report.table(
+            "Change of it, file by file, bits per frame [95% interval]",
+            ["", "pattern", "change"],
+            [
+                [
+                    f"{before.label} to {after.label}",
+                    pattern,
+                    report_lib.with_interval(value, interval, sign="+"),
+                ]
+                for before, after, pattern, value, interval in changes
+            ],
+        )
     report.figure(
         "total_correlation",
         dependence_figures.training_sizes(
@@ -400,14 +423,31 @@ def _highest_lag(information: estimate.MutualInformation) -> int:
     return max((bits, lag) for bits, lag in curve if lag != "delay")[1]
 
 
+def _comparable(measured: Sequence[Dependence]) -> list[tuple[Dependence, Dependence]]:
+    """Every two tokenizers that can be compared file by file."""
+    return [
+        (before, after)
+        for before, after in itertools.combinations(measured, 2)
+        if before.information.files == after.information.files
+    ]
+
+
 def _changes(measured: Sequence[Dependence]) -> list[tuple]:
-    """(before, after, lag, bits, interval) of every two tokenizers that can be compared file by
-    file."""
+    """(before, after, lag, bits, interval) of every two comparable tokenizers."""
     changes = []
-    for before, after in itertools.combinations(measured, 2):
-        if before.information.files != after.information.files:
-            continue
+    for before, after in _comparable(measured):
         values, intervals = estimate.change(before.information, after.information)
         for lag, value, interval in zip(LAGS, values, intervals):
             changes.append((before, after, lag, float(value), interval.tolist()))
+    return changes
+
+
+def _total_correlation_changes(measured: Sequence[Dependence]) -> list[tuple]:
+    """(before, after, pattern, bits, interval) of the best estimates of the same."""
+    changes = []
+    for before, after in _comparable(measured):
+        for (*_, first), (*_, second) in zip(before.total_correlations, after.total_correlations):
+            if first.held_out_files == second.held_out_files:
+                value, interval = total_correlation_lib.change(first, second)
+                changes.append((before, after, first.pattern, value, interval.tolist()))
     return changes
