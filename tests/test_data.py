@@ -170,7 +170,7 @@ def test_segment_is_where_its_file_says(tmp_path):
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_slice_the_global_batch(tmp_path, count):
     source = _folder(tmp_path, [2.0, 3.0])
-    parts = [_batches(source, process_index=p, process_count=count) for p in range(count)]
+    parts = [_batches(source, slice_number=p, slices=count) for p in range(count)]
     for index in (0, 7):
         for key in ("audio", "file"):
             joined = np.concatenate([part[index][key] for part in parts])
@@ -229,7 +229,7 @@ def test_files_are_drawn_by_duration_and_starts_uniformly(tmp_path):
     source = _folder(tmp_path, lengths)
     examples = pipeline._Examples(
         source=source, ends=np.cumsum(lengths), origins=source.origins, seed=0, batch_size=1, frames=4_000, sample_rate=8_000,
-        channels=1, max_unreadable=1.0, process_index=0, process_count=1,
+        channels=1, max_unreadable=1.0, slice_number=0, slices=1,
     )  # fmt: skip
     draws = np.array([examples._draw(index, 0) for index in range(20_000)])
     share = lengths / lengths.sum()
@@ -410,7 +410,7 @@ def test_mistakes_get_one_line(tmp_path, source, split, message):
 def test_sizes_that_do_not_fit(tmp_path):
     source = _folder(tmp_path, [1.0])
     for changes, message in [
-        (dict(batch_size=6, process_count=4), "batch_size 6"),
+        (dict(batch_size=6, slices=4), "batch_size 6"),
         (dict(batch_size=0), "batch_size 0"),
         (dict(seconds=0.0), "segment_seconds 0.0"),
         (dict(seed=-1), "seed -1"),

@@ -57,6 +57,17 @@ def metrics(workdir):
     ]
 
 
+def check_equal(folder, *arguments):
+    """Two processes, from where the workdir is, log what one with two devices does."""
+    with two(folder, "two", *arguments) as processes:
+        for process in processes:
+            said = process.communicate(timeout=300)[1]
+            assert process.returncode == 0, said
+    alone = start(folder, "one", *arguments, JAX_NUM_CPU_DEVICES="2")
+    assert alone.communicate()[1] and alone.returncode == 0
+    assert metrics(folder / "two") == metrics(folder / "one")
+
+
 def test_two_processes_are_one_run(tmp_path):
     """SIGTERM to one of them stops both at the same step, saved; started again they go on; and all
     is what one process with two devices logs."""
@@ -70,14 +81,14 @@ def test_two_processes_are_one_run(tmp_path):
         assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, said
     (step,) = {re.search(r"stopped by SIGTERM at step (\d+), saved in", line)[1] for line in said}
     assert (tmp_path / "two/checkpoints" / step).is_dir()
-    stop = f"--max_step={int(step) + 4}"
-    with two(tmp_path, "two", stop) as processes:
-        for process in processes:
-            said = process.communicate(timeout=300)[1]
-            assert process.returncode == 0, said
-    alone = start(tmp_path, "one", stop, JAX_NUM_CPU_DEVICES="2")
-    assert alone.communicate()[1] and alone.returncode == 0
-    assert metrics(tmp_path / "two") == metrics(tmp_path / "one")
+    check_equal(tmp_path, f"--max_step={int(step) + 4}")
+
+
+@pytest.mark.parametrize("axis", ["fsdp", "tensor"])
+def test_parameters_are_split_over_processes(tmp_path, axis):
+    """With `tensor` both read all rows of a batch."""
+    make_store(tmp_path / "tokens", [600] * 4)
+    check_equal(tmp_path, f"--config.mesh.{axis}=2", "--max_step=6")
 
 
 @pytest.mark.parametrize(

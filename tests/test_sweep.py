@@ -42,7 +42,7 @@ def test_points_are_command_lines(tmp_path):
 
 def test_the_points_are_configs():
     for fields in independence.get_points().values():
-        config = shipped("encodec_small")
+        config = shipped("finetune_encodec_small")
         config.update_from_flattened_dict(fields)  # names and types are the config's
         for field, value in fields.items():
             assert functools.reduce(operator.getitem, field.split("."), config) == value

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import grain
 import jax
@@ -449,6 +450,23 @@ def test_placement_and_batches():
         sharding.make_mesh(dict(fsdp=16))
     with pytest.raises(ValueError, match="unknown axis 'dta'"):
         sharding.make_mesh(dict(dta=1))
+
+
+def test_processes_that_hold_the_same_rows_read_one_slice():
+    def slice_of_rows(processes, devices, tensor):
+        """Of the first process."""
+        number = processes * devices
+        grid = np.empty(number, object)
+        grid[:] = [types.SimpleNamespace(process_index=n // devices) for n in range(number)]
+        shape = dict(data=number // tensor, fsdp=1, tensor=tensor)
+        mesh = types.SimpleNamespace(devices=grid.reshape(tuple(shape.values())), shape=shape)
+        return sharding.slice_of_rows(mesh)
+
+    assert slice_of_rows(4, 2, tensor=1) == slice_of_rows(4, 2, tensor=2) == (0, 4)
+    assert slice_of_rows(4, 2, tensor=4) == (0, 2)
+    assert slice_of_rows(4, 2, tensor=8) == (0, 1)
+    with pytest.raises(ValueError, match="tensor 2 must divide the devices of a process"):
+        slice_of_rows(2, 3, tensor=2)
 
 
 def _child():

@@ -31,8 +31,8 @@ def segments(
     sample_rate: int,
     channels: int,
     max_unreadable: float = 1.0,
-    process_index: int = 0,
-    process_count: int = 1,
+    slice_number: int = 0,
+    slices: int = 1,
 ) -> grain.MapDataset:
     """An endless dataset of batches of random segments, with random access: `dataset[i]`.
 
@@ -51,20 +51,20 @@ def segments(
       channels: of the audio.
       max_unreadable: share of the files, above which those that turn out to be unreadable end the
         run with a ValueError that names them (each process that reads counts its own).
-      process_index: of this process: it reads the contiguous slice of rows that belongs to it.
-      process_count: must divide `batch_size`.
+      slice_number, slices: which contiguous slice of the batch's rows is read, of how many: see
+        `sharding.slice_of_rows`. They must divide `batch_size`.
 
     Returns:
-      dataset of dict(audio=float32 [batch_size / process_count, time, channels], file=int32
-      [batch_size / process_count], index into `source.files`: of the piece's whole, see
+      dataset of dict(audio=float32 [batch_size / slices, time, channels], file=int32
+      [batch_size / slices], index into `source.files`: of the piece's whole, see
       AudioSource.origins).
 
     Raises:
       ValueError: one line, for sizes that do not fit.
     """
-    if batch_size < 1 or batch_size % process_count:
+    if batch_size < 1 or batch_size % slices:
         raise ValueError(
-            f"batch_size {batch_size}: expected a positive multiple of {process_count} processes"
+            f"batch_size {batch_size}: expected a positive multiple of {slices}, its slices"
         )
     if round(seconds * sample_rate) < 1:
         raise ValueError(f"segment_seconds {seconds}: expected a frame or more at {sample_rate} Hz")
@@ -80,10 +80,10 @@ def segments(
         sample_rate=sample_rate,
         channels=channels,
         max_unreadable=max_unreadable,
-        process_index=process_index,
-        process_count=process_count,
+        slice_number=slice_number,
+        slices=slices,
     )
-    return grain.MapDataset.source(examples).batch(batch_size // process_count)
+    return grain.MapDataset.source(examples).batch(batch_size // slices)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -91,16 +91,16 @@ class _Sliced:
     """The examples of one process, in the order in which it batches them."""
 
     batch_size: int
-    process_index: int
-    process_count: int
+    slice_number: int
+    slices: int
 
     def __len__(self) -> int:
-        return _ENDLESS // self.batch_size * (self.batch_size // self.process_count)
+        return _ENDLESS // self.batch_size * (self.batch_size // self.slices)
 
     def __getitem__(self, local: int) -> dict[str, Any]:
-        rows = self.batch_size // self.process_count
+        rows = self.batch_size // self.slices
         batch, row = divmod(int(local), rows)
-        return self.example(batch * self.batch_size + self.process_index * rows + row)
+        return self.example(batch * self.batch_size + self.slice_number * rows + row)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -156,37 +156,37 @@ def token_segments(
     seed: int,
     batch_size: int,
     frames: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    slice_number: int = 0,
+    slices: int = 1,
 ) -> grain.MapDataset:
     """An endless dataset of batches of random segments of a token store's records.
 
     Records are drawn by their length, as files are by `segments`.
 
     Returns:
-      dataset of dict(codes=int32 [batch_size / process_count, frames, codebooks], -1 behind the end
-      of a record; record=int32 [batch_size / process_count], index into the store).
+      dataset of dict(codes=int32 [batch_size / slices, frames, codebooks], -1 behind the end
+      of a record; record=int32 [batch_size / slices], index into the store).
 
     Raises ValueError, one line, for sizes that do not fit and a split without tokens.
     """
-    if batch_size < 1 or batch_size % process_count:
+    if batch_size < 1 or batch_size % slices:
         raise ValueError(
-            f"batch_size {batch_size}: expected a positive multiple of {process_count} processes"
+            f"batch_size {batch_size}: expected a positive multiple of {slices}, its slices"
         )
     if frames < 1:
         raise ValueError(f"segments of {frames} frames: expected 1 or more")
     records = store.select(split)
     examples = _TokenExamples(
         batch_size=batch_size,
-        process_index=process_index,
-        process_count=process_count,
+        slice_number=slice_number,
+        slices=slices,
         store=store,
         records=records,
         ends=np.cumsum([store.entries[record]["frames"] for record in records]),
         seed=seed,
         frames=frames,
     )
-    return grain.MapDataset.source(examples).batch(batch_size // process_count)
+    return grain.MapDataset.source(examples).batch(batch_size // slices)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -92,14 +92,15 @@ class CodecTask:
         """Opens the audio source; apart from the constructor so that a model needs no data."""
         config = self.config
         shape = dict(sample_rate=config.model.sample_rate, channels=config.model.channels)
+        number, slices = sharding.slice_of_rows(sharding.make_mesh(config.get("mesh")))
         self._segments = data.segments(
             data.open_source(config.data.source, "train", config.data.max_unreadable),
             max_unreadable=config.data.max_unreadable,
             seed=config.seed,
             batch_size=config.batch_size,
             seconds=config.data.segment_seconds,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            slice_number=number,
+            slices=slices,
             **shape,
         )
         self._held_out = data.excerpts(

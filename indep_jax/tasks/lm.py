@@ -16,6 +16,7 @@ from indep_jax.lm import model as lm
 from indep_jax.lm import sampling
 from indep_jax.signal import losses, mel
 from indep_jax.text import conditioner
+from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
 
 
@@ -64,9 +65,10 @@ class LMTask:
                              f"{config.codec} is {fingerprint}")
         self._codec, self._frame_rate = codec, store.info["frame_rate"]
         self._frames = round(config.data.segment_seconds * self._frame_rate)
+        number, slices = sharding.slice_of_rows(sharding.make_mesh(config.get("mesh")))
         self._segments = data.token_segments(
             store, "train", seed=config.seed, batch_size=config.batch_size, frames=self._frames,
-            process_index=jax.process_index(), process_count=jax.process_count())
+            slice_number=number, slices=slices)
         # The same segments at every evaluation, whatever the training's seed, and in every process.
         self._held_out = data.token_segments(
             store, "valid", seed=0, batch_size=config.evaluate_items, frames=self._frames)

@@ -39,17 +39,35 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def slice_of_rows(mesh: Mesh) -> tuple[int, int]:
+    """Which slice of a batch's rows this process reads, and of how many slices.
+
+    Processes whose devices hold the same rows, as they are parts of `tensor`, read the same slice.
+    Raises ValueError where two processes have some rows in common and others not.
+    """
+    held: dict[int, set[int]] = {}
+    for row, devices in enumerate(mesh.devices.reshape(-1, mesh.shape["tensor"])):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(row)
+    slices = sorted(set(map(frozenset, held.values())), key=min)
+    if sum(map(len, slices)) != math.prod(mesh.shape[axis] for axis in ROWS):
+        raise ValueError(f"mesh: tensor {mesh.shape['tensor']} must divide the devices of a process, "
+                         "or be a multiple of them")
+    return slices.index(held[jax.process_index()]), len(slices)
+
+
 def shard_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
     """Global arrays from this process's rows: axis `axis` is split over the mesh's rows.
 
-    batch: tree of numpy arrays holding this process's slice of the global batch (all of it when
-    there is one process). Raises ValueError when the global rows do not divide evenly.
+    batch: tree of numpy arrays holding this process's slice of the global batch (`slice_of_rows`;
+    all of it when there is one process). Raises ValueError when the global rows do not divide evenly.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, ROWS))
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    _, slices = slice_of_rows(mesh)
 
     def place(x: np.ndarray) -> jax.Array:
-        rows = x.shape[axis] * jax.process_count()
+        rows = x.shape[axis] * slices
         if rows % shards:
             raise ValueError(f"batch_size: {rows} rows do not split over {shards} devices")
         return jax.make_array_from_process_local_data(sharding, x)
