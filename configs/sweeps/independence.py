@@ -1,7 +1,7 @@
 """The independence loss: every estimator at several shares of the encoder's gradient.
 
-    python launch/sweep.py --config=configs/encodec_small.py --config.data.source=folder:music \
-        --config.init_from=runs/warm --sweep=configs/sweeps/independence.py --workdir=runs/study
+    python launch/sweep.py --config=configs/finetune_encodec_small.py --config.data.source=folder:music \
+        --sweep=configs/sweeps/independence.py --workdir=runs/study
 
 Points: none, KIND-SHARE, KIND-delay-SHARE (streams aligned as the delay pattern does) and
 KIND-given-past-SHARE (streams less what the frame before predicts of them).
