@@ -1,11 +1,12 @@
 """Music to tokens, and back.
 
-    python -m indep_jax.encode --codec=DIR --source=folder:PATH --output=DIR [--split=all]
+    python -m indep_jax.encode --codec=DIR --source=folder:PATH --output=DIR [--split=all] [--stereo]
     python -m indep_jax.encode --codec=DIR --tokens=DIR --output=DIR
     python -m indep_jax.encode --tokenizer=transformers:dac:PATH --source=folder:PATH --output=FILE.npz
 
 The first writes a token store (indep_jax/data/tokens.py): ArrayRecord shards of about
---shard_seconds of music, and tokens.json. The second decodes a store to one wav (16 bit) per file.
+--shard_seconds of music, and tokens.json; with --stereo, of a codec of one channel, the codes of left
+and right by turns, as stereo MusicGen reads them. The second decodes a store to one wav (16 bit) per file.
 Files of any length take the memory of one window of 10 s. Interrupted, the same command goes on:
 shards and files that are complete are kept. The third writes the codes of another tokenizer, DAC or
 Mimi in transformers (extra `parity`): one integer array [frames, codebooks] for each file, by its
@@ -198,6 +199,10 @@ def main() -> None:
         return
     if options.source:
         codec = loading.load_codec(options.codec, bandwidth=options.bandwidth)
+        if options.stereo:
+            if options.bandwidth is not None:
+                raise ValueError("--stereo: expected all of the codec's codebooks, without --bandwidth")
+            codec = loading.PairedCodec(codec)
         source = sources.open_source(options.source, options.split)
         info = encode(
             codec, source, options.output, options.shard_seconds, options.max_unreadable
@@ -213,6 +218,7 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.")
     flags.DEFINE_float("bandwidth", None, "kbit/s of a codec that has several; default the largest.")
+    flags.DEFINE_bool("stereo", False, "Codes of two channels of a codec that has one.")
     flags.DEFINE_string("tokenizer", None, "transformers:dac:PATH or transformers:mimi:PATH.")
     flags.DEFINE_string("source", None, "Music to encode, such as folder:PATH.")
     flags.DEFINE_enum("split", "all", ["train", "valid", "test", "all"], "Split of the source.")

@@ -10,15 +10,16 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import soundfile
 from golden import encodec_cases, musicgen_cases, text_cases
 from test_hub import fold, relative_error, respell
 from test_lm_task import make_store, shipped, shrink
 from test_loading import CONFIG
 
-from indep_jax import export, train
+from indep_jax import data, encode, export, train
 from indep_jax.codec import model as codec_model
 from indep_jax.hub import encodec, folders, musicgen
-from indep_jax.loading import load_codec, load_lm
+from indep_jax.loading import PairedCodec, load_codec, load_lm
 from indep_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -263,6 +264,31 @@ def test_fine_tuning_an_lm_starts_from_the_weights(tmp_path):
     config.text.encoder = str(write_other_text(tmp_path / "text"))
     with pytest.raises(ValueError, match="has states of 12 numbers, and .* reads 24$"):
         train.build(config)
+
+
+def test_a_stereo_lm_is_fine_tuned_on_tokens_of_two_channels_and_exported(tmp_path):
+    musicgen_cases.write_complete(tmp_path / "theirs", stereo=True)
+    codec = PairedCodec(load_codec(tmp_path / "theirs"))
+    rng = np.random.default_rng(0)
+    (tmp_path / "music").mkdir()
+    for number in range(30):  # enough that the names' hashes give each split some
+        soundfile.write(tmp_path / "music" / f"{number}.wav", rng.uniform(-0.3, 0.3, (4_000, 2)), 8_000)
+    source = data.open_source(f"folder:{tmp_path}/music", "all")
+    encode.encode(codec, source, str(tmp_path / "tokens"), shard_seconds=100)
+    config = shrink(shipped("finetune_musicgen"), tmp_path / "tokens")
+    config.update(pretrained=str(tmp_path / "theirs"), codec=str(tmp_path / "theirs"), steps=2)
+    config.update(samples=1, sample_seconds=0.3)
+    config.data.segment_seconds = 0.3
+    task = train.build(config)
+    assert config.model.pattern == "stereo_delay" and config.model.codebooks == codec.codebooks == 6
+    loop.run(task, config, tmp_path / "run")
+    exported_lm(tmp_path / "run", tmp_path / "out")
+    waves = [
+        load_lm(tmp_path / name).generate([text_cases.TEXTS[0]], 0.3, seed=1)
+        for name in ("run", "out")
+    ]
+    assert waves[0].shape == (1, 180, 2)
+    np.testing.assert_array_equal(*waves)
 
 
 def write_other_text(folder):

@@ -47,7 +47,7 @@ def make_codec(**changes):
         quantizer=dict(codebooks=2, codebook_size=64),
     )
     bare = loading.LoadedCodec(config, {})
-    audio = music(8.0)[None]
+    audio = music(8.0)[None, :, : bare.channels]
 
     @jax.jit
     def start(audio):
@@ -190,6 +190,32 @@ def test_a_store_holds_the_codes_of_every_file(codec, folder, tmp_path):
         wave, _ = soundfile.read(tmp_path / "wav" / (item.name + ".wav"), always_2d=True)
         expected = np.clip(np.concatenate(list(codec.decode_long(item.codes, item.length))), -1, 1)
         np.testing.assert_allclose(wave, expected, atol=1 / 2**15)
+
+
+def test_a_stereo_store_holds_the_codes_of_each_channel(folder, tmp_path):
+    mono = make_codec(channels=1)
+    codec = loading.PairedCodec(mono)
+    source = data.open_source(f"folder:{folder}", "all")
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=100)
+    store = tokens.Store(tmp_path / "out")
+    assert store.info["codebooks"] == 4 and store.info["codec"] == f"paired {mono.fingerprint}"
+    waves = []
+    for item, file in zip(store, source.files, strict=True):
+        wave = data.read_file(file, 1_200, 2)
+        for side in range(2):
+            one = wave[:, side : side + 1]
+            reader = lambda start, count: np.pad(one, ((0, start + count), (0, 0)))[start:][:count]
+            codes = np.concatenate(list(mono.encode_long(reader, len(wave))))
+            np.testing.assert_array_equal(item.codes[:, side::2], codes)
+        waves.append(np.concatenate(list(codec.decode_long(item.codes, item.length))))
+        assert waves[-1].shape == wave.shape
+    assert np.abs(np.diff(waves[-1])).max() > 0.01  # the channels differ
+    encode.decode(codec, store, tmp_path / "wav")
+    for item, expected in zip(store, waves):
+        wave, _ = soundfile.read(tmp_path / "wav" / (item.name + ".wav"), always_2d=True)
+        np.testing.assert_allclose(wave, np.clip(expected, -1, 1), atol=1 / 2**15)
+    with pytest.raises(ValueError, match="has 2 channels: one of 1 codes each of two"):
+        loading.PairedCodec(make_codec())
 
 
 def test_an_interrupted_encoding_goes_on(codec, folder, tmp_path, monkeypatch):

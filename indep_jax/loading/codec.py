@@ -259,13 +259,15 @@ class PairedCodec:
     """A codec of one channel, for each of two: as stereo MusicGen has it (Copet et al. 2023, 2.3).
 
     Codes are those of the left and the right channel by turns, [batch, frames, 2 x codebooks]. Its
-    attributes and functions are those of LoadedCodec.
+    attributes and functions are those of LoadedCodec. Raises ValueError for a codec of two channels.
     """
 
     channels = 2
 
     def __init__(self, mono: LoadedCodec):
-        self.mono = mono
+        if mono.channels != 1:
+            raise ValueError(f"this codec has {mono.channels} channels: one of 1 codes each of two")
+        self.mono, self.module = mono, mono.module
         self.sample_rate, self.frame_rate = mono.sample_rate, mono.frame_rate
         self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size
 
@@ -289,6 +291,28 @@ class PairedCodec:
             encoded, length = encoded.codes, encoded.length if length is None else length
         sides = [self.mono.decode(encoded[..., side::2], length) for side in range(2)]
         return jnp.concatenate(sides, axis=-1)
+
+    def encode_long(
+        self, read: Callable[[int, int], np.ndarray], length: int, seconds: float = 10.0
+    ) -> Iterator[np.ndarray]:
+        """Codes of a waveform of any length, read(start, count) [count, 2], in blocks."""
+        once = functools.lru_cache(maxsize=1)(read)  # both sides ask for the same in turn
+        sides = (
+            self.mono.encode_long(
+                lambda start, count, side=side: once(start, count)[:, side : side + 1], length, seconds
+            )
+            for side in range(2)
+        )
+        for pair in zip(*sides, strict=True):
+            yield np.stack(pair, axis=-1).reshape(len(pair[0]), -1)
+
+    def decode_long(
+        self, codes: np.ndarray, length: int | None = None, seconds: float = 10.0
+    ) -> Iterator[np.ndarray]:
+        """The waveform of codes [frames, 2 x codebooks] of any length, in blocks."""
+        sides = (self.mono.decode_long(codes[:, side::2], length, seconds) for side in range(2))
+        for pair in zip(*sides, strict=True):
+            yield np.concatenate(pair, axis=-1)
 
     def decode_stream(
         self, blocks: Iterable[np.ndarray], seconds: float = 1.0
