@@ -17,17 +17,31 @@ ROOT = pathlib.Path(__file__).parent.parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
+LM = [
+    f"--config={ROOT}/configs/lm_small.py", "--config.data.source=tokens:tokens",
+    "--config.data.segment_seconds=1.0", "--config.model.codebooks=3",
+    "--config.model.codebook_size=16", "--config.model.dim=16", "--config.model.layers=1",
+    "--config.model.heads=2", "--config.model.ffn_dim=16", "--config.evaluate_items=3",
+]  # fmt: skip
+# Three steps without quantizer, then all that there is: k-means, discriminator, independence.
+CODEC = [
+    f"--config={ROOT}/configs/encodec_small.py", "--config.data.source=sample:",
+    "--config.data.segment_seconds=0.32", "--config.model.n_filters=4", "--config.model.dimension=8",
+    "--config.quantizer.warmup_steps=3", "--config.quantizer.codebook_size=32",
+    "--config.quantizer.kmeans_batches=2", "--config.discriminator.filters=2",
+    "--config.discriminator.n_ffts=(64,)", "--config.loss.independence.kind=dhsic",
+    "--config.loss.independence.warmup_steps=2", "--config.evaluate_items=2",
+    "--config.evaluate_seconds=0.5",
+]  # fmt: skip
+
+
 def start(folder, workdir, *arguments, **env):
     command = [
-        sys.executable, "-m", "indep_jax.train", f"--config={ROOT}/configs/lm_small.py",
-        f"--config.data.source=tokens:{folder}/tokens", f"--workdir={folder}/{workdir}",
-        "--config.data.workers=0", "--config.data.segment_seconds=1.0", "--config.batch_size=4",
-        "--config.model.codebooks=3", "--config.model.codebook_size=16", "--config.model.dim=16",
-        "--config.model.layers=1", "--config.model.heads=2", "--config.model.ffn_dim=16",
-        "--config.optimizer.warmup_steps=1", "--config.steps=1000000", "--config.log_every=1",
-        "--config.evaluate_every=5", "--config.evaluate_items=3", *arguments,
+        sys.executable, "-m", "indep_jax.train", f"--workdir={workdir}", "--config.data.workers=0",
+        "--config.batch_size=4", "--config.optimizer.warmup_steps=1", "--config.steps=1000000",
+        "--config.log_every=1", "--config.evaluate_every=5", *arguments,
     ]  # fmt: skip
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENV | env)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENV | env, cwd=folder)
 
 
 @contextlib.contextmanager
@@ -72,7 +86,7 @@ def test_two_processes_are_one_run(tmp_path):
     """SIGTERM to one of them stops both at the same step, saved; started again they go on; and all
     is what one process with two devices logs."""
     make_store(tmp_path / "tokens", [600] * 4)
-    with two(tmp_path, "two") as processes:
+    with two(tmp_path, "two", *LM) as processes:
         for line in processes[0].stderr:  # the first alone shows progress
             if line.startswith("step 7/"):
                 processes[1].send_signal(signal.SIGTERM)
@@ -81,14 +95,18 @@ def test_two_processes_are_one_run(tmp_path):
         assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, said
     (step,) = {re.search(r"stopped by SIGTERM at step (\d+), saved in", line)[1] for line in said}
     assert (tmp_path / "two/checkpoints" / step).is_dir()
-    check_equal(tmp_path, f"--max_step={int(step) + 4}")
+    check_equal(tmp_path, *LM, f"--max_step={int(step) + 4}")
 
 
 @pytest.mark.parametrize("axis", ["fsdp", "tensor"])
 def test_parameters_are_split_over_processes(tmp_path, axis):
     """With `tensor` both read all rows of a batch."""
     make_store(tmp_path / "tokens", [600] * 4)
-    check_equal(tmp_path, f"--config.mesh.{axis}=2", "--max_step=6")
+    check_equal(tmp_path, *LM, f"--config.mesh.{axis}=2", "--max_step=6")
+
+
+def test_a_codec_is_trained_by_two_processes(tmp_path):
+    check_equal(tmp_path, *CODEC, "--max_step=6")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +118,6 @@ def test_parameters_are_split_over_processes(tmp_path, axis):
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, arguments, said):
-    process = start(tmp_path, "run", *arguments)
+    process = start(tmp_path, "run", *LM, *arguments)
     line = process.communicate()[1].splitlines()[-1]
     assert process.returncode == 2 and said in line and line.startswith("indep_jax.train: ")
