@@ -226,6 +226,10 @@ def test_longer_than_the_window_goes_on_from_the_overlap():
     np.testing.assert_array_equal(np.concatenate(list(blocks), axis=1), codes)
     continued = sampling.generate(model, variables, 14, prompt=codes[:, :10], **given, **settings)
     np.testing.assert_array_equal(continued, codes)
+    # Of fewer frames than would overlap.
+    least = sampling.generate(model, variables, 3, **given | dict(overlap=5), **settings)
+    whole = sampling.generate(model, variables, 3, text=states, text_mask=mask, **settings)
+    np.testing.assert_array_equal(least, whole)
 
 
 def test_sampling_lowers_for_every_backend():

@@ -37,9 +37,9 @@ CODEC = [
 
 def start(folder, workdir, *arguments, **env):
     command = [
-        sys.executable, "-m", "indep_jax.train", f"--workdir={workdir}", "--config.data.workers=0",
-        "--config.batch_size=4", "--config.optimizer.warmup_steps=1", "--config.steps=1000000",
-        "--config.log_every=1", "--config.evaluate_every=5", *arguments,
+        sys.executable, "-m", "indep_jax.train", *arguments, f"--workdir={workdir}",
+        "--config.data.workers=0", "--config.batch_size=4", "--config.optimizer.warmup_steps=1",
+        "--config.steps=1000000", "--config.log_every=1", "--config.evaluate_every=5",
     ]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENV | env, cwd=folder)
 
@@ -50,7 +50,7 @@ def two(folder, workdir, *arguments):
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
     processes = [
-        start(folder, workdir, coordinator, "--processes=2", f"--process={number}", *arguments)
+        start(folder, workdir, *arguments, coordinator, "--processes=2", f"--process={number}")
         for number in range(2)
     ]
     try:
