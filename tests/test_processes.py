@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from golden import text_cases
 from test_lm_task import make_store
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -100,9 +101,12 @@ def test_two_processes_are_one_run(tmp_path):
 
 @pytest.mark.parametrize("axis", ["fsdp", "tensor"])
 def test_parameters_are_split_over_processes(tmp_path, axis):
-    """With `tensor` both read all rows of a batch."""
+    """With `tensor` both read all rows of a batch. The captions' states are written by one of them."""
     make_store(tmp_path / "tokens", [600] * 4)
-    check_equal(tmp_path, *LM, f"--config.mesh.{axis}=2", "--max_step=6")
+    encoder = text_cases.CASES["t5"]
+    text_cases.write(tmp_path / "text", encoder, text_cases.tensors(encoder))
+    text = "--config.text.encoder=text"
+    check_equal(tmp_path, *LM, text, f"--config.mesh.{axis}=2", "--max_step=6")
 
 
 def test_a_codec_is_trained_by_two_processes(tmp_path):

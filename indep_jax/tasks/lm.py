@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
 from indep_jax import data
@@ -76,7 +77,10 @@ class LMTask:
         if encoder is not None:
             captions = [entry["caption"] for entry in store.entries]
             folder = f"{path}/text-{encoder.fingerprint}"
-            conditioner.store(folder, captions, encoder)
+            if jax.process_index() == 0:
+                conditioner.store(folder, captions, encoder)
+            if jax.process_count() > 1:
+                multihost_utils.sync_global_devices("captions are stored")
             self._texts = conditioner.Stored(folder)
             add = partial(_add_text, captions, self._texts)
             self._segments, self._held_out = self._segments.map(add), self._held_out.map(add)
