@@ -10,9 +10,10 @@
 Points lie in results/, in a folder with the name of the one that holds the runs.
 
 A point, for each split: SI-SNR and mel distance of 40 excerpts of 10 s; perplexity and mutual
-information of the first minute of each file. Speed and share of the gradient are those of the run's
-log. Changes from the arm `none` are excerpt by excerpt and file by file, with 95% intervals. Total
-correlation: test split, parallel pattern, first half minute of each file.
+information of the first minute of each file. The share of the gradient is that of the run's log; what a
+step takes is launch/step_seconds.py's to tell. Changes from the arm `none` are excerpt by excerpt and
+file by file, with 95% intervals. Total correlation: test split, parallel pattern, first half minute of
+each file.
 """
 
 import argparse
@@ -67,7 +68,6 @@ def write_point(workdir: Path, source: str) -> None:
         independence=checkpoints.read_config(workdir)["loss"]["independence"],
         steps=log[-1]["step"],
         quantized_steps=log[-1]["step"] - codec.config["quantizer"]["warmup_steps"],
-        seconds_per_step=1 / statistics.median(r["time/steps_per_second"] for r in trained),
         gradient_ratio=statistics.fmean(ratios) if ratios else 0.0,
         splits={split: measured(codec, workdir.name, source, split) for split in SPLITS},
     )
@@ -132,14 +132,13 @@ def show(study: str) -> None:
     start = next((point for point in points if point["arm"] == "none"), None)
     if start is None:
         raise SystemExit(f"{RESULTS / study}: has no point of the arm none")
-    print("| arm | gradient share | s/step | total correlation given the past, bits a frame |")
-    print("|" + "---|" * 4)
+    print("| arm | gradient share | total correlation given the past, bits a frame |")
+    print("|" + "---|" * 3)
     for point in points:
         base = None if point is start else start.get("total_correlation")
         cells = [
             f"`{point['arm']}`",
             f"{point['gradient_ratio']:.2f}",
-            f"{point['seconds_per_step']:.2f}",
             _total_correlation(base, point.get("total_correlation")),
         ]
         print("| " + " | ".join(cells) + " |")

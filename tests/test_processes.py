@@ -31,8 +31,8 @@ CODEC = [
     "--config.quantizer.warmup_steps=3", "--config.quantizer.codebook_size=32",
     "--config.quantizer.kmeans_batches=2", "--config.discriminator.filters=2",
     "--config.discriminator.n_ffts=(64,)", "--config.loss.independence.kind=dhsic",
-    "--config.loss.independence.warmup_steps=2", "--config.evaluate_items=2",
-    "--config.evaluate_seconds=0.5",
+    "--config.loss.independence.warmup_steps=2", "--config.loss.independence.macro_batch=2",
+    "--config.evaluate_items=2", "--config.evaluate_seconds=0.5",
 ]  # fmt: skip
 
 
