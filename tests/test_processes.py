@@ -28,6 +28,7 @@ LM = [
 CODEC = [
     f"--config={ROOT}/configs/encodec_small.py", "--config.data.source=sample:",
     "--config.data.segment_seconds=0.32", "--config.model.n_filters=4", "--config.model.dimension=8",
+    "--config.model.ratios=(16,10)", "--config.model.lstm_layers=0",
     "--config.quantizer.warmup_steps=3", "--config.quantizer.codebook_size=32",
     "--config.quantizer.kmeans_batches=2", "--config.discriminator.filters=2",
     "--config.discriminator.n_ffts=(64,)", "--config.loss.independence.kind=dhsic",
