@@ -13,6 +13,7 @@ import pytest
 from test_lm_task import make_store, shipped
 
 from configs.sweeps import independence
+from indep_jax import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 SWEEP = f"--sweep={ROOT}/configs/sweeps/independence.py"
@@ -46,6 +47,14 @@ def test_the_points_are_configs():
         config.update_from_flattened_dict(fields)  # names and types are the config's
         for field, value in fields.items():
             assert functools.reduce(operator.getitem, field.split("."), config) == value
+
+
+def test_the_study_begins_with_a_codec_that_is_here(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = shipped("finetune_encodec_small")
+    variables = train.pretrained_codec(config)()
+    assert config.model.sample_rate == 16_000
+    assert variables["codebook"]["embed"].shape == (4, 256, config.model.dimension)
 
 
 def test_a_sweep_trains_stops_and_goes_on(tmp_path):
