@@ -214,7 +214,7 @@ def test_a_stereo_store_holds_the_codes_of_each_channel(folder, tmp_path):
     for item, expected in zip(store, waves):
         wave, _ = soundfile.read(tmp_path / "wav" / (item.name + ".wav"), always_2d=True)
         np.testing.assert_allclose(wave, np.clip(expected, -1, 1), atol=1 / 2**15)
-    with pytest.raises(ValueError, match="has 2 channels: one of 1 codes each of two"):
+    with pytest.raises(ValueError, match="expected a codec of 1 channel, this one has 2"):
         loading.PairedCodec(make_codec())
 
 

@@ -135,14 +135,14 @@ def stream(
     examples = np.asarray(examples)
     if examples.ndim != 1 or not len(examples) or examples.dtype.kind != "i":
         raise ValueError(f"examples: expected integers [batch], not {examples!r}")
-    window = frames if window is None else window
-    schedule_SxK = model.schedule(min(window, frames))
+    limit = frames if window is None else window
+    window = min(limit, frames)
+    schedule_SxK = model.schedule(window)
     batch = len(examples)
     prompt = np.zeros((batch, 0, model.codebooks), np.int32) if prompt is None else prompt
     _check(model, frames, batch, text, text_mask, prompt, guidance, temperature, top_k, top_p)
-    if not 0 <= overlap < window:
-        raise ValueError(f"overlap: expected less than the window of {window}, not {overlap}")
-    window = min(window, frames)
+    if not 0 <= overlap < limit:
+        raise ValueError(f"overlap: expected less than the window of {limit}, not {overlap}")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: expected at least 1 step, not {chunk}")
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), examples)

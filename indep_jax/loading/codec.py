@@ -266,7 +266,7 @@ class PairedCodec:
 
     def __init__(self, mono: LoadedCodec):
         if mono.channels != 1:
-            raise ValueError(f"this codec has {mono.channels} channels: one of 1 codes each of two")
+            raise ValueError(f"stereo tokens: expected a codec of 1 channel, this one has {mono.channels}")
         self.mono, self.module = mono, mono.module
         self.sample_rate, self.frame_rate = mono.sample_rate, mono.frame_rate
         self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size

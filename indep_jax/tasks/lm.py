@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
+from orbax.checkpoint import multihost
 
 from indep_jax import data
 from indep_jax.data import tokens
@@ -19,6 +19,8 @@ from indep_jax.signal import losses, mel
 from indep_jax.text import conditioner
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
+
+_DAY_MS = 24 * 3600 * 1000
 
 
 class LMTask:
@@ -80,7 +82,9 @@ class LMTask:
             if jax.process_index() == 0:
                 conditioner.store(folder, captions, encoder)
             if jax.process_count() > 1:
-                multihost_utils.sync_global_devices("captions are stored")
+                # Not sync_global_devices: on CPU the others' collective gives up after 30 s.
+                wait = multihost.get_barrier_sync_fn()
+                wait(key=f"captions stored in {folder}", timeout_ms=_DAY_MS)
             self._texts = conditioner.Stored(folder)
             add = partial(_add_text, captions, self._texts)
             self._segments, self._held_out = self._segments.map(add), self._held_out.map(add)
