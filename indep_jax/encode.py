@@ -25,6 +25,7 @@ import tqdm
 from absl import flags
 
 from indep_jax import command, loading
+from indep_jax.codec.model import Encoded
 from indep_jax.data import results, sources, tokens, transforms
 from indep_jax.hub import tokenizers
 
@@ -42,13 +43,8 @@ def encode(
 
     Files that break while they are read are named and left out. Raises ValueError, one line, where
     they are more than a share `max_unreadable` of all (the shard is not kept: a disk that was gone
-    for a while leaves no hole), where `output` holds the store of another codec or other music, and
-    for a codec that needs more than codes to decode.
+    for a while leaves no hole), and where `output` holds the store of another codec or other music.
     """
-    if codec.module.normalize:
-        raise ValueError(
-            "this codec has a level for each chunk of music, which a token store does not keep"
-        )
     folder = pathlib.Path(output)
     shards = _shards(source, shard_seconds)
     info = dict(
@@ -98,8 +94,8 @@ def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator
         blocks, done = [], 0.0
         try:
             for block in codec.encode_long(read, length) if length else ():
-                blocks.append(block.astype(np.uint16 if small else np.int32))
-                step = min(len(block) / codec.frame_rate, file.seconds - done)
+                blocks.append(block._replace(codes=block.codes.astype(np.uint16 if small else np.int32)))
+                step = min(block.length / rate, file.seconds - done)
                 bar.update(step)
                 done += step
         except sources.READ_ERRORS as error:
@@ -109,7 +105,10 @@ def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator
             blocks = []
         bar.update(file.seconds - done)
         if blocks:
-            yield tokens.Tokens(file.name, file.split, file.caption, length, np.concatenate(blocks))
+            codes = np.concatenate([block.codes for block in blocks])
+            levels = [block.scales for block in blocks if block.scales is not None]
+            scales = np.concatenate(levels) if levels else None
+            yield tokens.Tokens(file.name, file.split, file.caption, length, codes, scales)
 
 
 def encode_codes(
@@ -164,7 +163,7 @@ def decode(codec, store: tokens.Store, output: str) -> int:
                 with soundfile.SoundFile(
                     os.fsencode(beside), "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"
                 ) as file:
-                    for block in codec.decode_long(item.codes, item.length):
+                    for block in codec.decode_long(Encoded(item.codes, item.scales, item.length)):
                         file.write(np.clip(block, -1, 1))
                         bar.update(len(block) / codec.sample_rate)
             except BaseException:

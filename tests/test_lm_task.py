@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.export
@@ -248,10 +249,14 @@ def test_impossible_runs_are_refused_by_name(config, section, field, value, mess
 
 
 def test_tokens_of_another_codec_are_refused(config):
-    class codec:
-        fingerprint = "4567"
-
+    codec = types.SimpleNamespace(fingerprint="4567")
     with pytest.raises(ValueError, match="are of codec 0123, and codec .* is 4567"):
+        LMTask(config).open(codec)
+
+
+def test_a_codec_with_levels_is_refused(config):
+    codec = types.SimpleNamespace(fingerprint="0123", module=types.SimpleNamespace(codes_suffice=False))
+    with pytest.raises(ValueError, match="works in chunks or with levels"):
         LMTask(config).open(codec)
 
 

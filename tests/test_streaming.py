@@ -16,6 +16,7 @@ from golden import encodec_cases
 
 from indep_jax import data, encode, loading
 from indep_jax.codec import quantizer, streaming
+from indep_jax.codec.model import Encoded
 from indep_jax.data import tokens
 
 MODEL = dict(
@@ -106,15 +107,16 @@ def test_windows_are_the_whole(changes):
     whole = np.asarray(codec.encode(wave[None]).codes)[0]
     plan = streaming.encoding_plan(codec.module, 64)
     blocks = list(codec.encode_long(reader(wave, plan.frames * 12), len(wave), 0.64))
-    codes = np.concatenate(blocks)
+    codes = np.concatenate([block.codes for block in blocks])
     assert len(blocks) > 20 and codes.shape == whole.shape
+    assert all(len(block.codes) * 12 == block.length for block in blocks)
     assert len(np.unique(whole[:, 0])) > 20
     inside = len(whole) - plan.context
     near_ties(codec, wave, codes[:inside], whole[:inside])
 
     expected = np.asarray(codec.decode(whole[None], len(wave)))[0]
     plan = streaming.decoding_plan(codec.module, 64)
-    blocks = list(codec.decode_long(whole, len(wave), 0.64))
+    blocks = list(codec.decode_long(Encoded(whole, None, len(wave)), 0.64))
     decoded = np.concatenate(blocks)
     assert len(blocks) > 20 and decoded.shape == expected.shape
     inside = len(expected) - 12 * plan.context
@@ -161,6 +163,11 @@ def codec():
     return make_codec()
 
 
+def decode(codec, item):
+    encoded = Encoded(item.codes, item.scales, item.length)
+    return np.concatenate(list(codec.decode_long(encoded)))
+
+
 @pytest.fixture
 def folder(tmp_path):
     for number, seconds in enumerate([3.0, 0.004, 26.0, 5.1]):
@@ -188,7 +195,8 @@ def test_a_store_holds_the_codes_of_every_file(codec, folder, tmp_path):
         info = soundfile.info(tmp_path / "wav" / (item.name + ".wav"))
         assert (info.frames, info.samplerate, info.channels) == (item.length, 1_200, 2)
         wave, _ = soundfile.read(tmp_path / "wav" / (item.name + ".wav"), always_2d=True)
-        expected = np.clip(np.concatenate(list(codec.decode_long(item.codes, item.length))), -1, 1)
+        assert item.scales is None
+        expected = np.clip(decode(codec, item), -1, 1)
         np.testing.assert_allclose(wave, expected, atol=1 / 2**15)
 
 
@@ -205,9 +213,9 @@ def test_a_stereo_store_holds_the_codes_of_each_channel(folder, tmp_path):
         for side in range(2):
             one = wave[:, side : side + 1]
             reader = lambda start, count: np.pad(one, ((0, start + count), (0, 0)))[start:][:count]
-            codes = np.concatenate(list(mono.encode_long(reader, len(wave))))
+            codes = np.concatenate([block.codes for block in mono.encode_long(reader, len(wave))])
             np.testing.assert_array_equal(item.codes[:, side::2], codes)
-        waves.append(np.concatenate(list(codec.decode_long(item.codes, item.length))))
+        waves.append(decode(codec, item))
         assert waves[-1].shape == wave.shape
     assert np.abs(np.diff(waves[-1])).max() > 0.01  # the channels differ
     encode.decode(codec, store, tmp_path / "wav")
@@ -216,6 +224,30 @@ def test_a_stereo_store_holds_the_codes_of_each_channel(folder, tmp_path):
         np.testing.assert_allclose(wave, np.clip(expected, -1, 1), atol=1 / 2**15)
     with pytest.raises(ValueError, match="expected a codec of 1 channel, this one has 2"):
         loading.PairedCodec(make_codec())
+
+
+def test_a_store_of_a_codec_in_chunks_holds_their_levels(folder, tmp_path):
+    config = encodec_cases.CASES["chunks"]
+    encodec_cases.write(tmp_path / "codec", config, encodec_cases.tensors(config))
+    codec = loading.load_codec(tmp_path / "codec")
+    source = data.open_source(f"folder:{folder}", "all")
+    encode.encode(codec, source, tmp_path / "out", shard_seconds=100)
+    store = tokens.Store(tmp_path / "out")
+    encode.decode(codec, store, tmp_path / "wav")
+    for item, file in zip(store, source.files, strict=True):
+        whole = codec.encode(data.read_file(file, 2_000, 2)[None])
+        np.testing.assert_array_equal(item.codes, whole.codes[0])
+        np.testing.assert_allclose(item.scales, whole.scales[0], rtol=1e-6)  # of several chunks at once
+        wave, _ = soundfile.read(tmp_path / "wav" / (item.name + ".wav"), always_2d=True)
+        expected = np.clip(codec.decode(whole)[0], -1, 1)
+        # 16 bits are written as rounded 32,767ths and read as 32,768ths.
+        np.testing.assert_allclose(wave, expected, rtol=1e-5, atol=1.5 / 2**15)
+    assert max(len(item.scales) for item in store) > 100
+    with pytest.raises(ValueError, match="neither in chunks nor with levels"):
+        mono = tmp_path / "mono"
+        config = config | dict(audio_channels=1)
+        encodec_cases.write(mono, config, encodec_cases.tensors(config))
+        loading.PairedCodec(loading.load_codec(mono))
 
 
 def test_an_interrupted_encoding_goes_on(codec, folder, tmp_path, monkeypatch):

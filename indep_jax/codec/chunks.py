@@ -4,9 +4,8 @@ As EnCodec 48 kHz does it (Défossez et al. 2022, section 3.1): 1 s chunks that 
 last chunk, and with it the one before, may be shorter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from indep_jax.codec.model import Codec
@@ -26,20 +25,25 @@ def frames(codec: Codec, length: int) -> list[int]:
     return [-(-(last - first) // codec.hop) for first, last in spans(codec, length)]
 
 
-def join(waves: Sequence, starts: Sequence[int]):
+def join(waves: Iterable[np.ndarray], starts: Sequence[int]) -> Iterator[np.ndarray]:
     """Cross-fades the waveforms [batch, time, channels] of chunks that begin at `starts`.
 
     Each is weighted by a triangle over the length of the first, and the sum divided by that of the
-    weights: where one chunk is alone it is unchanged, and two that overlap fade linearly.
+    weights: where one chunk is alone it is unchanged, and two that overlap fade linearly. In blocks
+    of [batch, time, channels], each as soon as the next chunk cannot change it.
     """
-    largest = waves[0].shape[1]
-    time = np.linspace(0, 1, largest + 2, dtype=np.float32)[1:-1]
-    weight_T = 0.5 - np.abs(time - 0.5)
-    total = max(start + wave.shape[1] for start, wave in zip(starts, waves))
-    batch, _, channels = waves[0].shape
-    joined, weights = np.zeros((batch, total, channels), np.float32), np.zeros(total, np.float32)
-    for start, wave in zip(starts, waves):
-        weight = weight_T[: wave.shape[1]]
-        joined[:, start : start + len(weight)] += weight[:, None] * np.asarray(wave)
-        weights[start : start + len(weight)] += weight
-    return jnp.asarray(joined / weights[:, None])
+    triangle_T = None
+    for start, following, wave in zip(starts, [*starts[1:], None], waves, strict=True):
+        if triangle_T is None:
+            time = np.linspace(0, 1, wave.shape[1] + 2, dtype=np.float32)[1:-1]
+            triangle_T = 0.5 - np.abs(time - 0.5)
+            sums, weights_T = wave[:, :0], triangle_T[:0]
+        more = max(0, wave.shape[1] - len(weights_T))
+        sums = np.pad(sums, ((0, 0), (0, more), (0, 0)))
+        weights_T = np.pad(weights_T, (0, more))
+        weight_T = triangle_T[: wave.shape[1]]
+        sums[:, : len(weight_T)] += weight_T[:, None] * wave
+        weights_T[: len(weight_T)] += weight_T
+        settled = len(weights_T) if following is None else following - start
+        yield sums[:, :settled] / weights_T[:settled, None]
+        sums, weights_T = sums[:, settled:], weights_T[settled:]

@@ -71,9 +71,14 @@ class Codec(nn.Module):
         return self.sample_rate / self.hop
 
     @property
+    def codes_suffice(self) -> bool:
+        """Whether codes alone decode: no levels beside them, no chunks whose lengths must be known."""
+        return not (self.normalize or self.chunk_seconds)
+
+    @property
     def windowed(self) -> bool:
         """Whether a frame depends on its surroundings alone, so that codec/streaming.py applies."""
-        return not (self.normalize or self.chunk_seconds or self.norm == "time_group_norm")
+        return self.codes_suffice and self.norm != "time_group_norm"
 
     def setup(self):
         shared = dict(

@@ -2,13 +2,14 @@
 
 A store is a folder: tokens.json, which says what made it, and its shards. A shard is an ArrayRecord
 file SHARD of one record per source file, and its index SHARD.json, written last: for each record all
-but the codes, and their number, `frames`. A record is a msgpack map (flax.serialization) of
+but codes and scales, and the number of the former, `frames`. A record is a msgpack map (flax.serialization) of
 
     name      of the source file, relative to its folder; bytes, as the file system has it
     split     of the source: train, valid or test
     caption   text, may be empty
     length    samples of the waveform, at the store's sample rate
     codes     [frames, codebooks], uint16 or int32
+    scales    float32 [chunks], levels of a codec that takes them off, or None
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Tokens(NamedTuple):
     caption: str
     length: int
     codes: np.ndarray
+    scales: np.ndarray | None = None
 
 
 def shard_path(folder: pathlib.Path, number: int, shards: int) -> pathlib.Path:
@@ -57,7 +59,7 @@ def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
             record = item._asdict() | dict(name=os.fsencode(item.name))
             writer.write(serialization.msgpack_serialize(record))
             about = item._asdict() | dict(frames=len(item.codes))
-            entries.append({key: value for key, value in about.items() if key != "codes"})
+            entries.append({k: v for k, v in about.items() if k not in ("codes", "scales")})
         writer.close()
         beside.replace(path)
         beside.write_text(json.dumps(dict(records=entries), indent=0), encoding="utf-8")
@@ -82,7 +84,7 @@ def read_info(folder: str | os.PathLike) -> dict[str, Any]:
 class Store:
     """A complete token store: `len`, and `store[i]` gives Tokens.
 
-    info: the content of tokens.json; entries: of each record all but the codes, and `frames`.
+    info: the content of tokens.json; entries: of each record what the index says.
     Raises ValueError, one line, for a folder that is no store, or whose shards are not all there.
     """
 

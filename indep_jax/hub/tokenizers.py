@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from indep_jax.codec.model import Encoded
 from indep_jax.hub import folders, weights
 
 KINDS = dict(dac="DacModel", mimi="MimiModel")
@@ -40,8 +41,8 @@ class Tokenizer:
 
     def encode_long(
         self, read: Callable[[int, int], np.ndarray], length: int, seconds: float = 30.0
-    ) -> Iterator[np.ndarray]:
-        """Codes of a waveform of any length, in blocks [frames, codebooks], in order.
+    ) -> Iterator[Encoded]:
+        """Tokens of a waveform of any length, in blocks without the axis of a batch, in order.
 
         read(start, count) gives samples [count, 1], zeros behind the end. Each window of `seconds`
         is encoded alone, so the frames at its ends do not see beyond it.
@@ -49,7 +50,8 @@ class Tokenizer:
         window = max(1, round(seconds * self.frame_rate)) * self.hop
         for start in range(0, length, window):
             frames = -(-(length - start) // self.hop)
-            yield self.encode(read(start, min(window, frames * self.hop)))
+            wave = read(start, min(window, frames * self.hop))
+            yield Encoded(self.encode(wave), None, len(wave))
 
 
 def load(spec: str) -> Tokenizer:

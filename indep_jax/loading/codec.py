@@ -86,8 +86,8 @@ class LoadedCodec:
             )
         codes, scales = [], []
         spans = chunks.spans(self.module, wave.shape[1])
-        for _, run in itertools.groupby(spans, lambda span: span[1] - span[0]):
-            same = [wave[:, first:last] for first, last in run]  # chunks of a length, in one go
+        for run in _runs(spans, lambda span: span[1] - span[0]):
+            same = [wave[:, first:last] for first, last in run]
             found = self._encode(self.variables, jnp.concatenate(same))
             codes += jnp.split(found[0], len(same))
             if self.module.normalize:
@@ -106,10 +106,9 @@ class LoadedCodec:
         shape or out of range, for a length that is not within the frames, and for a plain codes
         array where the codec works in chunks or with levels.
         """
-        apart = self.module.normalize or self.module.chunk_seconds
         if isinstance(encoded, Encoded):
             codes, length = encoded.codes, encoded.length if length is None else length
-        elif apart:
+        elif not self.module.codes_suffice:
             raise ValueError("codes: this codec works in chunks: give decode what encode gave")
         else:
             codes = encoded
@@ -124,16 +123,18 @@ class LoadedCodec:
             raise ValueError(
                 f"codes: expected 0 to {self.codebook_size - 1}, not {codes.min()} to {codes.max()}"
             )
-        whole = encoded.length if apart else codes.shape[1] * self.module.hop
+        plain = self.module.codes_suffice
+        whole = codes.shape[1] * self.module.hop if plain else encoded.length
         if length is not None and not 0 <= length <= whole:
             raise ValueError(f"length: expected at most {whole} samples, not {length}")
         codes = codes.astype(np.int32)
-        if apart:
-            return self._decode_chunks(codes, encoded.scales, encoded.length)[:, :length]
-        return self._decode(self.variables, codes)[:, :length]
+        if plain:
+            return self._decode(self.variables, codes)[:, :length]
+        blocks = list(self._decode_chunks(codes, encoded.scales, encoded.length))
+        return jnp.concatenate(blocks, axis=1)[:, :length]
 
-    def _decode_chunks(self, codes: np.ndarray, scales, length: int) -> jax.Array:
-        """The chunks of a waveform of `length` samples, each with its level, joined."""
+    def _decode_chunks(self, codes: np.ndarray, scales, length: int) -> Iterator[np.ndarray]:
+        """The chunks of a waveform of `length` samples, each with its level, joined, in blocks."""
         starts = [first for first, _ in chunks.spans(self.module, length)]
         frames = chunks.frames(self.module, length)
         if sum(frames) != codes.shape[1]:
@@ -149,12 +150,13 @@ class LoadedCodec:
             )
         pieces = np.split(codes, np.cumsum(frames)[:-1], axis=1)
         levels = np.split(np.asarray(scales), len(frames), axis=1)
-        waves: list[np.ndarray] = []
-        for _, run in itertools.groupby(zip(pieces, levels), lambda pair: pair[0].shape[1]):
-            same = [np.concatenate(parts) for parts in zip(*run)]
-            wave = np.asarray(self._decode(self.variables, *same))
-            waves += np.split(wave, len(wave) // len(codes))
-        return chunks.join(waves, starts)
+
+        def waves():
+            for run in _runs(zip(pieces, levels), lambda pair: pair[0].shape[1]):
+                same = [np.concatenate(parts) for parts in zip(*run)]
+                yield from np.split(np.asarray(self._decode(self.variables, *same)), len(run))
+
+        return chunks.join(waves(), starts)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -170,8 +172,10 @@ class LoadedCodec:
 
     def encode_long(
         self, read: Callable[[int, int], np.ndarray], length: int, seconds: float = 10.0
-    ) -> Iterator[np.ndarray]:
-        """Codes of a waveform of any length, in blocks int32 [frames, codebooks], in order.
+    ) -> Iterator[Encoded]:
+        """Tokens of a waveform of any length, in blocks, in order.
+
+        Blocks are Encoded without the axis of a batch: codes int32 [frames, codebooks].
 
         Args:
           read: read(start, count) gives samples [count, channels], zeros behind the end.
@@ -179,12 +183,13 @@ class LoadedCodec:
           seconds: of the windows that are computed at a time.
 
         The whole is what `encode` gives, but for the last frames (see codec/streaming.py). A codec
-        that works in chunks gives a block for each, and codes alone, without levels.
+        that works in chunks gives a block for each.
         """
         if not self.module.windowed:
             for first, last in chunks.spans(self.module, length):
                 x = jnp.asarray(read(first, last - first), jnp.float32)[None]
-                yield np.asarray(self._encode(self.variables, x)[0])[0]
+                codes, scales = jax.tree.map(lambda x: np.asarray(x)[0], self._encode(self.variables, x))
+                yield Encoded(codes, scales, last - first)
             return
         hop = self.module.hop
         total = -(-length // hop)
@@ -195,21 +200,23 @@ class LoadedCodec:
             codes, carry = self._encode_window(
                 {**self.variables, **carry}, x, window=span.window
             )
-            yield np.asarray(codes)[0, span.first - span.start : span.last - span.start]
+            inside = np.asarray(codes)[0, span.first - span.start : span.last - span.start]
+            yield Encoded(inside, None, len(inside) * hop)
 
-    def decode_long(
-        self, codes: np.ndarray, length: int | None = None, seconds: float = 10.0
-    ) -> Iterator[np.ndarray]:
-        """The waveform of codes [frames, codebooks] of any length, in blocks [samples, channels].
+    def decode_long(self, encoded: Encoded, seconds: float = 10.0) -> Iterator[np.ndarray]:
+        """The waveform of tokens of any length, in blocks [samples, channels].
 
+        encoded: without the axis of a batch: codes [frames, codebooks], scales [chunks] or None.
         The whole is what `decode` gives, but for the last frames (see codec/streaming.py).
         """
+        codes, scales, left = encoded
         if not self.module.windowed:
-            whole = len(codes) * self.module.hop if length is None else length
-            yield np.asarray(self.decode(Encoded(codes[None], None, whole)))[0]
+            scales = None if scales is None else scales[None]
+            for block in self._decode_chunks(codes[None].astype(np.int32), scales, left):
+                yield block[0, :left]
+                left -= len(block[0, :left])
             return
         hop, total = self.module.hop, len(codes)
-        left = total * hop if length is None else length
         plan = streaming.decoding_plan(self.module, _window(total, seconds * self.frame_rate))
         carry: dict = {}
         for span in plan.spans(total):
@@ -267,6 +274,8 @@ class PairedCodec:
     def __init__(self, mono: LoadedCodec):
         if mono.channels != 1:
             raise ValueError(f"stereo tokens: expected a codec of 1 channel, this one has {mono.channels}")
+        if not mono.module.codes_suffice:
+            raise ValueError("stereo tokens: expected a codec that works neither in chunks nor with levels")
         self.mono, self.module = mono, mono.module
         self.sample_rate, self.frame_rate = mono.sample_rate, mono.frame_rate
         self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size
@@ -294,8 +303,8 @@ class PairedCodec:
 
     def encode_long(
         self, read: Callable[[int, int], np.ndarray], length: int, seconds: float = 10.0
-    ) -> Iterator[np.ndarray]:
-        """Codes of a waveform of any length, read(start, count) [count, 2], in blocks."""
+    ) -> Iterator[Encoded]:
+        """Tokens of a waveform of any length, read(start, count) [count, 2], in blocks."""
         once = functools.lru_cache(maxsize=1)(read)  # both sides ask for the same in turn
         sides = (
             self.mono.encode_long(
@@ -303,14 +312,16 @@ class PairedCodec:
             )
             for side in range(2)
         )
-        for pair in zip(*sides, strict=True):
-            yield np.stack(pair, axis=-1).reshape(len(pair[0]), -1)
+        for left, right in zip(*sides, strict=True):
+            codes = np.stack([left.codes, right.codes], axis=-1)
+            yield left._replace(codes=codes.reshape(len(codes), -1))
 
-    def decode_long(
-        self, codes: np.ndarray, length: int | None = None, seconds: float = 10.0
-    ) -> Iterator[np.ndarray]:
-        """The waveform of codes [frames, 2 x codebooks] of any length, in blocks."""
-        sides = (self.mono.decode_long(codes[:, side::2], length, seconds) for side in range(2))
+    def decode_long(self, encoded: Encoded, seconds: float = 10.0) -> Iterator[np.ndarray]:
+        """The waveform of tokens of any length, codes [frames, 2 x codebooks], in blocks."""
+        sides = (
+            self.mono.decode_long(encoded._replace(codes=encoded.codes[:, side::2]), seconds)
+            for side in range(2)
+        )
         for pair in zip(*sides, strict=True):
             yield np.concatenate(pair, axis=-1)
 
@@ -438,6 +449,13 @@ def read_config(path: Path, task: str = "codec") -> dict:
         what = dict(codec="codec", lm="language model")[task]
         raise ValueError(f"{path / 'config.json'}: describes no {what}; {expected}")
     return config
+
+
+def _runs(chunks: Iterable, size: Callable) -> Iterator[list]:
+    """Chunks that follow each other and have the same `size`, some at a time, to compute in one go."""
+    for _, run in itertools.groupby(chunks, size):
+        while some := list(itertools.islice(run, 8)):
+            yield some
 
 
 def _window(total: int, largest: float) -> int:

@@ -116,6 +116,8 @@ def load_lm(
         if getattr(loaded, name) != config["model"][name]:
             raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
                              f"on {config['model'][name]}")
+    if not loaded.module.codes_suffice:
+        raise ValueError(f"{codec}: works in chunks or with levels, which {path} does not predict")
     made_by = config.get("data", {}).get("codec")
     if made_by and made_by != loaded.fingerprint:
         raise ValueError(f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "

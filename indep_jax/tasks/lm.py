@@ -66,6 +66,9 @@ class LMTask:
         if fingerprint and store.info["codec"] != fingerprint:
             raise ValueError(f"the tokens in {path} are of codec {store.info['codec']}, and codec "
                              f"{config.codec} is {fingerprint}")
+        if codec is not None and not codec.module.codes_suffice:
+            raise ValueError(f"codec {config.codec} works in chunks or with levels, which no language "
+                             "model of codes predicts: expected one that does not, or none")
         self._codec, self._frame_rate = codec, store.info["frame_rate"]
         self._frames = round(config.data.segment_seconds * self._frame_rate)
         number, slices = sharding.slice_of_rows(sharding.make_mesh(config.get("mesh")))
