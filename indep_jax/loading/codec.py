@@ -451,9 +451,9 @@ def read_config(path: Path, task: str = "codec") -> dict:
     return config
 
 
-def _runs(chunks: Iterable, size: Callable) -> Iterator[list]:
-    """Chunks that follow each other and have the same `size`, some at a time, to compute in one go."""
-    for _, run in itertools.groupby(chunks, size):
+def _runs(items: Iterable, size: Callable) -> Iterator[list]:
+    """Items that follow each other and have the same `size`, some at a time, to compute in one go."""
+    for _, run in itertools.groupby(items, size):
         while some := list(itertools.islice(run, 8)):
             yield some
 
