@@ -3,18 +3,20 @@
     python -m indep_jax.evaluate --codec=DIR --source=folder:PATH --output=DIR
         [--split=test] [--versus=DIR]... [--dependence] [--bandwidth=KBPS]
     python -m indep_jax.evaluate --lm=DIR --source=tokens:PATH --output=DIR
-        [--split=valid] [--versus=DIR]... [--codec=DIR]
+        [--split=valid] [--versus=DIR]... [--codec=DIR] [--pieces=N]
 
 Writes metrics.json, figures/ and report.html. metrics.json holds for every codec, by name:
 si_snr_db and mel_distance_log10 (median, median_interval_95, quartiles, mean over excerpts),
 mean_frame_distance_log10 (what the mean log-mel frame would get of the music of
 mean_frame_split: train, where the source has that), mel_distance_relative (their ratio),
-perplexity by codebook, and the items themselves. --dependence also measures the codebooks, on the
+frechet_distance of the music and its reconstructions (of musicnn's embeddings of 3 s, null of one
+alone), perplexity by codebook, and the items themselves. --dependence also measures the codebooks, on the
 whole files of the split, before and after training: dependence.json (schema: indep_jax/measure.py).
 
 For language models metrics.json holds, by name: pattern, head, parameters, segments, frames,
 bits_per_frame with bits_per_frame_interval_95, and cross_entropy_bits by codebook; of one that
-reads texts also bits_per_frame_other_texts, given those of other music, and bits_per_frame_no_text.
+reads texts also bits_per_frame_other_texts, given those of other music, and bits_per_frame_no_text;
+with --pieces=N frechet_distance, of N pieces that it writes to N pieces of the split through the codec.
 """
 
 import json
@@ -42,6 +44,8 @@ def main() -> None:
 
 def _codecs(paths, labels, options) -> list[str]:
     """Evaluates codecs; returns what to print."""
+    if options.pieces:
+        raise ValueError("--pieces is of a language model: expected --lm")
     folder, where = Path(options.output), (options.source, options.split)
     results = [
         excerpts.evaluate(
@@ -88,11 +92,13 @@ def _language_models(paths, labels, options) -> list[str]:
         raise ValueError("--dependence and --bandwidth are of a codec: expected --codec alone")
     if options.items < 2:
         raise ValueError(f"--items={options.items}: expected at least 2")
+    if options.pieces == 1:
+        raise ValueError("--pieces=1: expected none, or at least 2")
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
     results = [
         language.evaluate(
             loading.load_lm(path, codec=options.codec),
-            label, store, options.split, options.items, options.seconds,
+            label, store, options.split, options.items, options.seconds, options.pieces,
         )  # fmt: skip
         for path, label in zip(paths, labels)
     ]
@@ -135,6 +141,8 @@ if __name__ == "__main__":
                          lower_bound=1)
     flags.DEFINE_float("seconds", 10.0, "Length of an excerpt, or of what a language model writes.",
                        lower_bound=1.0)
+    flags.DEFINE_integer("pieces", 0, "Pieces that a language model writes for its Fréchet distance; some "
+                         "hundreds tell models apart.", lower_bound=0)
     flags.DEFINE_bool("dependence", False, "Also measure the codebooks, before and after training.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)
     command.run(main)

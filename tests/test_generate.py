@@ -100,7 +100,7 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     values = dict(
         lm=str(lm / "run"), codec=None, versus=[], source=f"tokens:{lm}/tokens", split="train",
         items=3, seconds=1.0, output=str(tmp_path), dependence=False,
-        bandwidth=None,
+        bandwidth=None, pieces=9,
     )  # fmt: skip
     flags = types.SimpleNamespace(FLAGS=types.SimpleNamespace(**values))
     monkeypatch.setattr(evaluate, "flags", flags)  # not absl's own, which grain reads too
@@ -115,6 +115,7 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     page = (tmp_path / "report.html").read_text()
     heard = min(2, len(tokens.Store(lm / "tokens").select("train")))  # and as much beside it
     assert page.count("<audio") == 2 * heard and "Training" in page and "Without a text, 1" in page
+    assert found["frechet_distance"] > 0 and "Fréchet distance" in page
     assert "bits per frame\nreport: " in capsys.readouterr().out
     flags.FLAGS.source = f"folder:{lm}/music"
     with pytest.raises(ValueError, match="expected tokens:PATH"):

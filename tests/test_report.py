@@ -231,7 +231,7 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     output = tmp_path / "out"
     options(
         codec=str(run), lm=None, versus=[], source=f"folder:{folder}", split="test", items=5, seconds=0.4,
-        dependence=True, bandwidth=None, output=str(output),
+        dependence=True, bandwidth=None, pieces=0, output=str(output),
     )
     evaluate.main()
     page = check_page(output / "report.html")
@@ -243,6 +243,7 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     assert metrics["si_snr_db"]["items"] == 5
     assert len(metrics["perplexity"]) == 3
     assert 0 < metrics["mel_distance_relative"] < 1
+    assert metrics["frechet_distance"] > 0 and "Fréchet distance" in page.text
     # Before and after training are the same codec here: every change is exactly nothing.
     record = json.loads((output / "dependence.json").read_text())
     assert [change["mean_bits"] for change in record["changes"]] == [0, 0]

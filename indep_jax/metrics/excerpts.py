@@ -8,7 +8,7 @@ import tqdm
 
 from indep_jax.data import pipeline, sources
 from indep_jax.independence import estimate
-from indep_jax.metrics import reconstruction, report
+from indep_jax.metrics import frechet, musicnn, reconstruction, report
 
 BATCH = 4
 LISTEN = 6  # excerpts on the page
@@ -78,6 +78,11 @@ def evaluate(codec, label: str, source: str, split: str, items: int, seconds: fl
     metrics["mean_frame_split"] = mean_split
     for name, item in zip(excerpts["names"], metrics["items"], strict=True):
         item["file"] = name
+    music, ours = (
+        musicnn.embed_all(x, codec.sample_rate, what)
+        for x, what in ((excerpts["audio"], "the music"), (waves, label))
+    )
+    metrics["frechet_distance"] = frechet.distance(music, ours) if len(music) > 1 else None
     flat = list(codes.reshape(len(codes), -1, codec.codebooks))
     metrics["perplexity"] = estimate.usage(
         flat, [codec.codebook_size] * codec.codebooks
@@ -93,7 +98,7 @@ def show(page: report.Report, results: Sequence[Evaluated]) -> None:
     page.section("Reconstruction", "Medians over excerpts, with 95% intervals in brackets.")
     rows = []
     for result in results:
-        snr = result.metrics["si_snr_db"]
+        snr, distance = result.metrics["si_snr_db"], result.metrics["frechet_distance"]
         rows.append(
             [
                 result.label,
@@ -101,12 +106,14 @@ def show(page: report.Report, results: Sequence[Evaluated]) -> None:
                 " to ".join(f"{value:.2f}" for value in snr.get("quartiles", [])),
                 median(result.metrics["mel_distance_log10"], 3),
                 f"{result.metrics['mel_distance_relative']:.2f}",
+                "" if distance is None else f"{distance:.2f}",
             ]
         )
     page.table(
         "Closeness to the original. Mel distance is in log10 of power: 0.1 is 1 dB. Relative: its "
-        f"mean over that of the mean spectrum of {first.metrics['mean_frame_split']} music.",
-        ["codec", "SI-SNR, dB", "quartiles", "mel distance", "relative"],
+        f"mean over that of the mean spectrum of {first.metrics['mean_frame_split']} music. Fréchet "
+        "distance: of musicnn's embeddings, all the music's and all the reconstructions'.",
+        ["codec", "SI-SNR, dB", "quartiles", "mel distance", "relative", "Fréchet distance"],
         rows,
     )
     codebooks = max(len(result.metrics["perplexity"]) for result in results)

@@ -9,9 +9,10 @@ import tqdm
 
 from indep_jax.data import pipeline, tokens
 from indep_jax.lm import model as lm_model
-from indep_jax.metrics import report
+from indep_jax.metrics import frechet, musicnn, report
 
 LISTEN = 6  # pieces of music on the page
+BATCH = 8  # pieces that are written at a time
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,21 @@ class Evaluated:
 
 
 def evaluate(
-    lm, label: str, store: tokens.Store, split: str, items: int, seconds: float, seed: int = 0
+    lm,
+    label: str,
+    store: tokens.Store,
+    split: str,
+    items: int,
+    seconds: float,
+    pieces: int = 0,
+    seed: int = 0,
 ) -> Evaluated:
     """A language model (loading.LoadedLM) on `items` segments of a split of a token store.
 
     The segments are as long as those that it was trained on, and the same for every model of that
     length. `seconds` is of the music that it writes: to the captions of the split where it reads
-    texts. Raises ValueError, one line, for tokens of another codec.
+    texts; `pieces` of it, where there are any, are compared with as much of the split. Raises
+    ValueError, one line, for tokens of another codec.
     """
     if store.info["codec"] != lm.codec.fingerprint:
         raise ValueError(f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
@@ -75,6 +84,8 @@ def evaluate(
         for name, texts in dict(other_texts=_others(captions), no_text=None).items():
             found = cost(texts).sum(0) / counts.sum(0)
             metrics[f"bits_per_frame_{name}"] = float(found.sum())
+    if pieces:
+        metrics["frechet_distance"] = _frechet_distance(lm, label, store, split, pieces, seconds, seed)
     records = store.select(split)[:LISTEN]
     texts = [store.entries[record]["caption"] for record in records] if lm.encoder else None
     waves = []
@@ -88,6 +99,29 @@ def evaluate(
     ]
     return Evaluated(
         label, metrics, texts or [""] * len(waves), waves, originals, lm.codec.sample_rate
+    )
+
+
+def _frechet_distance(lm, label, store, split, pieces, seconds, seed) -> float:
+    """Of what a model writes, and music of the split through the codec, whose texts it reads.
+
+    What the codec takes from the music is in both, and not counted.
+    """
+    segments = pipeline.token_segments(
+        store, split, seed=1, batch_size=pieces, frames=round(seconds * lm.codec.frame_rate)
+    )[0]
+    texts = [store.entries[record]["caption"] for record in segments["record"]]
+    music, written = [], []
+    for start in tqdm.trange(0, pieces, BATCH, desc=f"{label} writes"):
+        numbers = np.minimum(np.arange(start, start + BATCH), pieces - 1)  # one shape, one program
+        heard = [texts[n] for n in numbers] if lm.encoder else None
+        waves = np.asarray(lm.generate(heard, seconds, seed=seed, examples=numbers))
+        written += list(waves[: pieces - start])
+        for codes in segments["codes"][start : start + BATCH]:
+            music.append(np.asarray(lm.codec.decode(codes[None, codes[:, 0] >= 0]))[0])
+    rate = lm.codec.sample_rate
+    return frechet.distance(
+        musicnn.embed_all(music, rate, "the music"), musicnn.embed_all(written, rate, label)
     )
 
 
@@ -128,6 +162,14 @@ def show(page: report.Report, results: Sequence[Evaluated]) -> None:
             "What the text is worth: bits of a frame",
             ["model", "with its own text", "with the text of other music", "without a text"],
             [[r.label, *(f"{r.metrics[name]:.3f}" for name in names)] for r in reading],
+        )
+    distant = [result for result in results if "frechet_distance" in result.metrics]
+    if distant:
+        page.table(
+            "How far what they write is from held-out music, both through the codec: Fréchet distance of "
+            "musicnn's embeddings",
+            ["model", "Fréchet distance"],
+            [[r.label, f"{r.metrics['frechet_distance']:.2f}"] for r in distant],
         )
     page.section("Listen", "What the models write, beside music whose text they read.")
     for number, text in enumerate(results[0].texts):

@@ -21,7 +21,26 @@ def mel_filterbank(
         return 2595 * np.log10(1 + hz / 700)
 
     edges_mel = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
-    edges = 700 * (10 ** (edges_mel / 2595) - 1)
+    return _triangles(700 * (10 ** (edges_mel / 2595) - 1), sample_rate, n_fft)
+
+
+def slaney_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
+    """Triangular filters, float64 [n_fft // 2 + 1, n_mels], of equal area, from 0 to half the rate.
+
+    On the scale of Slaney's Auditory Toolbox: linear up to 1 kHz, then logarithmic. The same numbers
+    as librosa.filters.mel, transposed.
+    """
+
+    def to_mel(hz):
+        return hz * 3 / 200 if hz < 1_000 else 15 + 27 * np.log(hz / 1_000) / np.log(6.4)
+
+    mels = np.linspace(0, to_mel(sample_rate / 2), n_mels + 2)
+    edges = np.where(mels < 15, mels * 200 / 3, 1_000 * 6.4 ** ((mels - 15) / 27))
+    return _triangles(edges, sample_rate, n_fft) * 2 / (edges[2:] - edges[:-2])
+
+
+def _triangles(edges: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
+    """Filters that rise and fall between edges [n_mels + 2], Hz, at the frequencies of an FFT."""
     bins = np.linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
