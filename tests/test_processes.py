@@ -85,11 +85,10 @@ def check_equal(folder, *arguments):
 
 
 def test_two_processes_are_one_run(tmp_path):
-    """Each holds half of the parameters. SIGTERM to one of them stops both at the same step, saved;
-    started again they go on; and all is what one process with two devices logs."""
+    """SIGTERM to one of them stops both at the same step, saved; started again they go on; and all
+    is what one process with two devices logs."""
     make_store(tmp_path / "tokens", [600] * 4)
-    arguments = [*LM, "--config.mesh.fsdp=2"]
-    with two(tmp_path, "two", *arguments) as processes:
+    with two(tmp_path, "two", *LM) as processes:
         for line in processes[0].stderr:  # the first alone shows progress
             if line.startswith("step 7/"):
                 processes[1].send_signal(signal.SIGTERM)
@@ -98,20 +97,20 @@ def test_two_processes_are_one_run(tmp_path):
         assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2, said
     (step,) = {re.search(r"stopped by SIGTERM at step (\d+), saved in", line)[1] for line in said}
     assert (tmp_path / "two/checkpoints" / step).is_dir()
-    check_equal(tmp_path, *arguments, f"--max_step={int(step) + 4}")
+    check_equal(tmp_path, *LM, f"--max_step={int(step) + 4}")
 
 
-def test_products_are_split_over_processes(tmp_path):
-    """Both read all rows of a batch. The captions' states are written by one of them."""
+@pytest.mark.parametrize("axis", ["fsdp", "tensor"])
+def test_parameters_are_split_over_processes(tmp_path, axis):
+    """With `tensor` both read all rows of a batch. The captions' states are written by one of them."""
     make_store(tmp_path / "tokens", [600] * 4)
     encoder = text_cases.CASES["t5"]
     text_cases.write(tmp_path / "text", encoder, text_cases.tensors(encoder))
     text = "--config.text.encoder=text"
-    check_equal(tmp_path, *LM, text, "--config.mesh.tensor=2", "--max_step=6")
+    check_equal(tmp_path, *LM, text, f"--config.mesh.{axis}=2", "--max_step=6")
 
 
 def test_a_codec_is_trained_by_two_processes(tmp_path):
-    """Each reads half of a batch."""
     check_equal(tmp_path, *CODEC, "--max_step=6")
 
 

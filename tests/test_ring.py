@@ -15,9 +15,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from indep_jax import independence
 
-# 192 rows split evenly over 1, 2 and 8 devices; 37 do not, and are padded.
+# 192 rows split evenly over 1, 2, 4 and 8 devices; 37 do not, and are padded with up to 3.
 STREAMS = dict(even=(8, 24, 3, 4), uneven=(37, 1, 3, 4))
-DEVICES = (1, 2, 8)
+DEVICES = (1, 2, 4, 8)
 
 
 def cases(pairs, block):
