@@ -15,7 +15,7 @@ from test_streaming import make_codec, music
 from indep_jax import encode, evaluate, generate, loading, train
 from indep_jax.data import pipeline, sources, tokens
 from indep_jax.lm import model as lm_model
-from indep_jax.metrics import language, report
+from indep_jax.metrics import frechet, language, musicnn, report
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,13 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     page = (tmp_path / "report.html").read_text()
     heard = min(2, len(tokens.Store(lm / "tokens").select("train")))  # and as much beside it
     assert page.count("<audio") == 2 * heard and "Training" in page and "Without a text, 1" in page
-    assert found["frechet_distance"] > 0 and "Fréchet distance" in page
+    trained = loading.load_lm(lm / "run")
+    store = tokens.Store(lm / "tokens")
+    segments = pipeline.token_segments(store, "train", seed=1, batch_size=9, frames=100)[0]
+    waves = trained.codec.decode(segments["codes"]), trained.generate(None, 1.0, examples=np.arange(9))
+    sets = [np.concatenate([musicnn.embed(wave, 1_200) for wave in each]) for each in waves]
+    assert found["frechet_distance"] == pytest.approx(frechet.distance(*sets), rel=1e-3)
+    assert "Fréchet distance" in page
     assert "bits per frame\nreport: " in capsys.readouterr().out
     flags.FLAGS.source = f"folder:{lm}/music"
     with pytest.raises(ValueError, match="expected tokens:PATH"):

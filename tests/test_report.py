@@ -15,7 +15,7 @@ from absl import flags
 from indep_jax import evaluate, loading, measure
 from indep_jax.data import sources
 from indep_jax.independence import estimate, total_correlation
-from indep_jax.metrics import dependence, report
+from indep_jax.metrics import dependence, excerpts, frechet, musicnn, report
 
 RATE = 16_000
 
@@ -243,7 +243,13 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     assert metrics["si_snr_db"]["items"] == 5
     assert len(metrics["perplexity"]) == 3
     assert 0 < metrics["mel_distance_relative"] < 1
-    assert metrics["frechet_distance"] > 0 and "Fréchet distance" in page.text
+    found = excerpts.evaluate(ScalarCodec(), "again", f"folder:{folder}", "test", 5, 0.4)
+    sets = [
+        np.concatenate([musicnn.embed(wave, RATE) for wave in waves])
+        for waves in (found.originals, found.reconstructions)
+    ]
+    assert metrics["frechet_distance"] == pytest.approx(frechet.distance(*sets), rel=1e-6)
+    assert "Fréchet distance" in page.text
     # Before and after training are the same codec here: every change is exactly nothing.
     record = json.loads((output / "dependence.json").read_text())
     assert [change["mean_bits"] for change in record["changes"]] == [0, 0]

@@ -2,7 +2,8 @@
 
 A store is a folder: tokens.json, which says what made it, and its shards. A shard is an ArrayRecord
 file SHARD of one record per source file, and its index SHARD.json, written last: for each record all
-but codes and scales, and the number of the former, `frames`. A record is a msgpack map (flax.serialization) of
+but codes and scales, and the number of the former, `frames`. A record is a msgpack map
+(flax.serialization) of
 
     name      of the source file, relative to its folder; bytes, as the file system has it
     split     of the source: train, valid or test
