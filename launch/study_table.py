@@ -181,17 +181,22 @@ def _reconstruction(before: dict | None, found: dict) -> str:
     return f"{text}, {report.with_interval(mean, (mean - half, mean + half), 2, '+')}"
 
 
+def _information_change(before: dict, found: dict, lag: str) -> tuple[float, np.ndarray]:
+    """Change of the mutual information, and its interval over the files that both measured."""
+    old, new = (point["mutual_information"][lag] for point in (before, found))
+    change = new["bits"] - old["bits"]
+    without = np.subtract(new["without_each_file_bits"], old["without_each_file_bits"])
+    return change, estimate.jackknife_interval(change, without)
+
+
 def _information(before: dict | None, found: dict, lag: str) -> str:
-    """Mutual information, and its change with a paired interval."""
+    """Mutual information, and its change."""
     new = found["mutual_information"][lag]
     if before is None:
         return report.with_interval(new["bits"], new["interval_95_bits"])
-    old = before["mutual_information"][lag]
-    change = new["bits"] - old["bits"]
-    without = np.subtract(new["without_each_file_bits"], old["without_each_file_bits"])
-    interval = estimate.jackknife_interval(change, without)
+    change, interval = _information_change(before, found, lag)
     return (
-        f"{new['bits']:.3f}, {change / old['bits']:+.0%} "
+        f"{new['bits']:.3f}, {change / (new['bits'] - change):+.0%} "
         f"({report.with_interval(change, interval, 3, '+')})"
     )
 
@@ -210,19 +215,23 @@ def _total_correlation(before: dict | None, found: dict | None) -> str:
 
 
 def _figure(points: list[dict], start: dict) -> matplotlib.figure.Figure:
-    """Mutual information over the change of SI-SNR: a row for each split, at lag 0 and the delay's."""
+    """Mutual information over the change of SI-SNR: a row for each split, at lag 0 and the delay's.
+    Bars are the intervals of the changes from `none`."""
     figure = matplotlib.figure.Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(len(SPLITS), 2, squeeze=False)
     titles = {"0": "same frame", "delay": "delay pattern's lags"}
     for row, split in zip(axes, SPLITS):
+        base = start["splits"][split]
         for axis, (lag, title) in zip(row, titles.items()):
             for n, point in enumerate(points):
                 found = point["splits"][split]
-                change, half = _snr_change(start["splits"][split], found)
+                snr, half = _snr_change(base, found)
+                change, interval = _information_change(base, found, lag)
                 axis.errorbar(
-                    change,
+                    snr,
                     found["mutual_information"][lag]["bits"],
                     xerr=half,
+                    yerr=np.abs(interval - change)[:, None],
                     fmt=MARKERS[n % len(MARKERS)],
                     elinewidth=0.5,
                     color=COLOURS[point["independence"]["kind"]],
