@@ -11,9 +11,9 @@ Points lie in results/, in a folder with the name of the one that holds the runs
 
 A point, for each split: SI-SNR and mel distance of 40 excerpts of 10 s; perplexity and mutual
 information of the first minute of each file. The share of the gradient is that of the run's log; what a
-step takes is launch/step_seconds.py's to tell. Changes from the arm `none` are excerpt by excerpt and
-file by file, with 95% intervals. Total correlation: test split, parallel pattern, first half minute of
-each file.
+step takes is launch/step_seconds.py's to tell. Changes from the arm `none`, with 95% intervals, are the
+median of the excerpts' and file by file. Total correlation: test split, parallel pattern, first half
+minute of each file.
 """
 
 import argparse
@@ -164,21 +164,21 @@ def show(study: str) -> None:
     print(path)
 
 
-def _snr_change(before: dict, found: dict) -> tuple[float, float]:
-    """Mean change of SI-SNR over excerpts, and half of Student's 95% interval."""
+def _snr_change(before: dict, found: dict) -> tuple[float, np.ndarray]:
+    """Median change of SI-SNR over excerpts, and its 95% interval from the sign test. Not the mean: one
+    excerpt near silence can move by 25 dB."""
     pairs = zip(before["items"], found["items"], strict=True)
     change = np.array([b["si_snr_db"] - a["si_snr_db"] for a, b in pairs], np.float64)
     change = change[np.isfinite(change)]  # silent excerpts have none
-    return change.mean(), stats.t.ppf(0.975, len(change) - 1) * stats.sem(change)
+    return np.median(change), np.array(stats.quantile_test(change).confidence_interval(0.95))
 
 
 def _reconstruction(before: dict | None, found: dict) -> str:
-    """Median SI-SNR, and its mean change."""
+    """Median SI-SNR, and the median of its changes."""
     text = f"{found['si_snr_db']['median']:.2f}"
     if before is None:
         return text
-    mean, half = _snr_change(before, found)
-    return f"{text}, {report.with_interval(mean, (mean - half, mean + half), 2, '+')}"
+    return f"{text}, {report.with_interval(*_snr_change(before, found), 2, '+')}"
 
 
 def _information_change(before: dict, found: dict, lag: str) -> tuple[float, np.ndarray]:
@@ -225,12 +225,12 @@ def _figure(points: list[dict], start: dict) -> matplotlib.figure.Figure:
         for axis, (lag, title) in zip(row, titles.items()):
             for n, point in enumerate(points):
                 found = point["splits"][split]
-                snr, half = _snr_change(base, found)
+                snr, snr_interval = _snr_change(base, found)
                 change, interval = _information_change(base, found, lag)
                 axis.errorbar(
                     snr,
                     found["mutual_information"][lag]["bits"],
-                    xerr=half,
+                    xerr=np.abs(snr_interval - snr)[:, None],
                     yerr=np.abs(interval - change)[:, None],
                     fmt=MARKERS[n % len(MARKERS)],
                     elinewidth=0.5,
@@ -238,6 +238,7 @@ def _figure(points: list[dict], start: dict) -> matplotlib.figure.Figure:
                     label=point["arm"],
                 )
             axis.set(xlabel="change of SI-SNR, dB", ylabel="bits a pair", title=f"{split}, {title}")
+            axis.locator_params(axis="x", nbins=5)
     figure.suptitle("mutual information of two codebooks against reconstruction")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
