@@ -12,7 +12,7 @@ from configs import encodec_small
 
 def get_config():
     config = encodec_small.get_config()
-    config.pretrained = "results/codec_small_none"
+    config.pretrained = "indep_jax/pretrained/small_none"
     config.steps = 4_800
     config.quantizer.warmup_steps = 0
     return config

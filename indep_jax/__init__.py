@@ -6,7 +6,7 @@ __all__ = ["load_codec", "load_lm"]
 def __getattr__(name: str):
     # On demand, so that importing one folder does not import the whole package.
     if name in __all__:
-        from indep_jax import loading
+        from indep_jax import inference
 
-        return getattr(loading, name)
+        return getattr(inference, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

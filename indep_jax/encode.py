@@ -24,9 +24,11 @@ import soundfile
 import tqdm
 from absl import flags
 
-from indep_jax import command, loading
+from indep_jax.support import command
+from indep_jax import inference
 from indep_jax.codec.model import Encoded
-from indep_jax.data import results, sources, tokens, transforms
+from indep_jax.support import files as results
+from indep_jax.data import sources, tokens, transforms
 from indep_jax.hub import tokenizers
 
 SHARD_SECONDS = 3_600.0
@@ -197,11 +199,11 @@ def main() -> None:
         print(f"{options.output}: the codes of {written} files")
         return
     if options.source:
-        codec = loading.load_codec(options.codec, bandwidth=options.bandwidth)
+        codec = inference.load_codec(options.codec, bandwidth=options.bandwidth)
         if options.stereo:
             if options.bandwidth is not None:
                 raise ValueError("--stereo: expected all of the codec's codebooks, without --bandwidth")
-            codec = loading.PairedCodec(codec)
+            codec = inference.PairedCodec(codec)
         source = sources.open_source(options.source, options.split)
         info = encode(
             codec, source, options.output, options.shard_seconds, options.max_unreadable
@@ -209,7 +211,7 @@ def main() -> None:
         print(f"{options.output}: {json.dumps(info)}")
     else:
         store = tokens.Store(options.tokens)
-        codec = loading.load_codec_of(options.codec, store.info["codebooks"])
+        codec = inference.load_codec_of(options.codec, store.info["codebooks"])
         written = decode(codec, store, options.output)
         print(f"{options.output}: {written} of {len(store)} files written, the others were there")
 

@@ -24,10 +24,13 @@ from pathlib import Path
 
 from absl import flags
 
-from indep_jax import command, loading, measure
+from indep_jax.support import command
+from indep_jax import inference, measure
 from indep_jax.data import tokens
-from indep_jax.data.results import replace_file
-from indep_jax.metrics import dependence, excerpts, language, report
+from indep_jax.support.files import replace_file
+from indep_jax.dependence import measure as dependence
+from indep_jax.evaluation import excerpts, language
+from indep_jax.report import page as report
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def _codecs(paths, labels, options) -> list[str]:
     folder, where = Path(options.output), (options.source, options.split)
     results = [
         excerpts.evaluate(
-            loading.load_codec(path, bandwidth=options.bandwidth),
+            inference.load_codec(path, bandwidth=options.bandwidth),
             label, *where, options.items, options.seconds,
         )
         for path, label in zip(paths, labels)
@@ -66,7 +69,7 @@ def _codecs(paths, labels, options) -> list[str]:
     )
     excerpts.show(page, results)
     if options.dependence:
-        start = measure.trained_here(loading.load_codec(options.codec))
+        start = measure.trained_here(inference.load_codec(options.codec))
         measured = []
         for path in paths:
             untrained = start and path == options.codec
@@ -97,7 +100,7 @@ def _language_models(paths, labels, options) -> list[str]:
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
     results = [
         language.evaluate(
-            loading.load_lm(path, codec=options.codec),
+            inference.load_lm(path, codec=options.codec),
             label, store, options.split, options.items, options.seconds, options.pieces,
         )  # fmt: skip
         for path, label in zip(paths, labels)

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from indep_jax import command, loading
+from indep_jax.support import command
+from indep_jax import inference
 from indep_jax.hub import encodec, folders, musicgen
 
 _CODEC_EXAMPLE = """```python
@@ -44,7 +45,7 @@ class Content(NamedTuple):
 
 def codec_content(path: str) -> Content:
     """A codec's folder. Raises ValueError, one line, for what transformers has no form of."""
-    codec = loading.load_codec(path)
+    codec = inference.load_codec(path)
     bandwidth = codec.bandwidths[-1]
     example = _CODEC_EXAMPLE.format(
         bandwidth=bandwidth, channels=codec.channels, rate=codec.sample_rate
@@ -58,16 +59,16 @@ def codec_content(path: str) -> Content:
 def lm_content(path: str, codec: str | None = None) -> Content:
     """A language model's folder, with its codec and its text encoder.
 
-    codec: see loading.load_lm. Raises ValueError, one line, for what transformers has no form of.
+    codec: see inference.load_lm. Raises ValueError, one line, for what transformers has no form of.
     """
-    lm = loading.load_lm(path, codec=codec)
+    lm = inference.load_lm(path, codec=codec)
     model, text = lm.config["model"], lm.config["text"]["encoder"]
     musicgen.config_to_hub(model)  # says what it has no form of, before a text encoder is missed
     if not text:
         raise ValueError(f"{path}: has no text encoder, which transformers' MusicGen needs")
     mono = getattr(lm.codec, "mono", lm.codec)
     frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
-    folder = loading.text_folder(text)
+    folder = inference.text_folder(text)
     configs, tensors, files = musicgen.to_hub(
         model, lm.variables, (mono.config, mono.variables), folder, frames
     )

@@ -25,8 +25,10 @@ import soundfile
 import tqdm
 from absl import flags
 
-from indep_jax import command, loading
-from indep_jax.data import results, sources, transforms
+from indep_jax.support import command
+from indep_jax import inference
+from indep_jax.support import files as results
+from indep_jax.data import sources, transforms
 
 WINDOW_SECONDS = 10.0  # that the codec decodes at a time
 SHORTEST_SECONDS = 0.4  # that a loudness can be told of (ITU-R BS.1770)
@@ -84,7 +86,7 @@ def main() -> None:
     texts = list(options.text)
     if options.texts:
         texts += [line.strip() for line in Path(options.texts).read_text().splitlines() if line.strip()]
-    lm = loading.load_lm(options.lm, codec=options.codec, dtype=options.dtype)
+    lm = inference.load_lm(options.lm, codec=options.codec, dtype=options.dtype)
     codec = lm.codec
     paths = output_paths(options.output, len(texts) or 1)
     if options.stream and len(paths) > 1:

@@ -48,10 +48,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from indep_jax import command, loading
+from indep_jax.support import command
+from indep_jax import inference
 from indep_jax.data import sources
-from indep_jax.data.results import replace_file
-from indep_jax.metrics import dependence, report
+from indep_jax.support.files import replace_file
+from indep_jax.dependence import measure as dependence
+from indep_jax.report import page as report
 
 
 def measure_codec(
@@ -64,16 +66,16 @@ def measure_codec(
 ) -> list[dependence.Dependence]:
     """The codec on a split of a source; before it, with `untrained`, the same codec untrained.
 
-    whole: also what takes minutes, see `dependence.measure`. bandwidth: see `loading.load_codec`.
+    whole: also what takes minutes, see `dependence.measure`. bandwidth: see `inference.load_codec`.
     Raises ValueError, one line, for `untrained` with a codec that was not trained here.
     """
-    codec = loading.load_codec(codec_path, bandwidth=bandwidth)
+    codec = inference.load_codec(codec_path, bandwidth=bandwidth)
     files = sources.open_source(source, split)
     codecs = {codec_label(codec_path): codec}
     if untrained:
         if not trained_here(codec):
             raise ValueError(f"--untrained: {codec_path} is not a workdir of indep_jax.train")
-        start = loading.untrained(codec.config, source, codec.config["seed"])
+        start = inference.untrained(codec.config, source, codec.config["seed"])
         codecs = {"untrained": start, **codecs}
     return [
         dependence.measure(

@@ -23,7 +23,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from indep_jax import command, loading
+from indep_jax.support import command
+from indep_jax import inference
 from indep_jax.data import tokens
 from indep_jax.hub import encodec, folders, musicgen
 from indep_jax.tasks.codec import CodecTask
@@ -66,7 +67,7 @@ def build(config) -> loop.Task:
     begin = pretrained_lm(config)
     text, encoder, codec = config.text, None, None
     if text.encoder:
-        encoder = loading.load_text(text.encoder, text.max_tokens)
+        encoder = inference.load_text(text.encoder, text.max_tokens)
     store = tokens.read_info(config.data.source.removeprefix("tokens:"))
     start = checkpoints.read_config(config.init_from) if config.init_from else None
     for made_by in (config.data.codec, start and start["data"]["codec"]):
@@ -74,7 +75,7 @@ def build(config) -> loop.Task:
             raise ValueError(f"{config.data.source}: made by codec {store['codec']}, and this model "
                              f"reads the tokens of {made_by}")
     if config.codec:
-        codec = loading.load_codec_of(config.codec, store["codebooks"])
+        codec = inference.load_codec_of(config.codec, store["codebooks"])
     width = encoder.dim if encoder else 0
     if begin and width != config.model.text_dim:
         raise ValueError(f"text.encoder {text.encoder}: has states of {width} numbers, and "

@@ -8,7 +8,7 @@ Training reads them without decoding or resampling. Interrupted, the same comman
 
 from absl import flags
 
-from indep_jax import command
+from indep_jax.support import command
 from indep_jax.data import records
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from indep_jax import command
+from indep_jax.support import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, a .py file.")
 _SWEEP = flags.DEFINE_string("sweep", None, "The points, a .py file.", required=True)

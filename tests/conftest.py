@@ -5,7 +5,12 @@ import pathlib
 
 import pytest
 
-_CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
+_ROOT = pathlib.Path(__file__).parent.parent
+_CACHE = _ROOT / ".pytest_cache" / "jax"
+# For the processes that tests start, what pytest's `pythonpath` is for these.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(_ROOT), str(_ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Programs this small run no slower unoptimised, and compile in a third of the time.

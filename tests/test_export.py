@@ -12,14 +12,14 @@ import pytest
 import safetensors.numpy
 import soundfile
 from golden import encodec_cases, musicgen_cases, text_cases
-from test_hub import fold, relative_error, respell
-from test_lm_task import make_store, shipped, shrink
-from test_loading import CONFIG
+from hub.test_hub_encodec import fold, relative_error, respell
+from tasks.test_lm_task import make_store, shipped, shrink
+from inference.test_loading import CONFIG
 
 from indep_jax import data, encode, export, train
 from indep_jax.codec import model as codec_model
 from indep_jax.hub import encodec, folders, musicgen
-from indep_jax.loading import PairedCodec, load_codec, load_lm
+from indep_jax.inference import PairedCodec, load_codec, load_lm
 from indep_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -303,7 +303,6 @@ def run(tmp_path, *arguments):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 

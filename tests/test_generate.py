@@ -9,13 +9,14 @@ import ml_collections
 import numpy as np
 import pytest
 import soundfile
-from test_lm_task import shipped
-from test_streaming import make_codec, music
+from tasks.test_lm_task import shipped
+from inference.test_streaming import make_codec, music
 
-from indep_jax import encode, evaluate, generate, loading, train
+from indep_jax import encode, evaluate, generate, inference, train
 from indep_jax.data import pipeline, sources, tokens
 from indep_jax.lm import model as lm_model
-from indep_jax.metrics import frechet, language, musicnn, report
+from indep_jax.evaluation import frechet, language, musicnn
+from indep_jax.report import page as report
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def lm(tmp_path_factory):
     source = sources.open_source(f"folder:{folder}/music", "all")
     encode.encode(codec, source, folder / "tokens", shard_seconds=100)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading.codec, "load_codec", lambda path: codec)
+        patch.setattr(inference.codec, "load_codec", lambda path: codec)
         config = shipped("lm_small")
         config.model.update(codebooks=2, codebook_size=64, dim=16, layers=1, heads=2, ffn_dim=16)
         config.data.update(source=f"tokens:{folder}/tokens", segment_seconds=0.4, workers=0)
@@ -64,7 +65,7 @@ def test_the_command_writes_what_python_gives(lm, tmp_path):
     run(lm, out)
     wave, rate = soundfile.read(out, always_2d=True)
     assert rate == 1_200 and wave.shape == (1_080, 2)
-    loaded = loading.load_lm(lm / "run")
+    loaded = inference.load_lm(lm / "run")
     expected = np.asarray(loaded.generate(None, 0.9, seed=0, top_k=0))[0]
     gain = np.sum(wave * expected) / np.sum(expected**2)
     np.testing.assert_allclose(wave, gain * expected, atol=2 / 2**15)
@@ -79,17 +80,17 @@ def test_the_command_writes_what_python_gives(lm, tmp_path):
 def test_a_stream_is_the_whole(lm, tmp_path):
     run(lm, tmp_path / "stream.wav", stream=True)
     stream, _ = soundfile.read(tmp_path / "stream.wav", always_2d=True)
-    whole = np.asarray(loading.load_lm(lm / "run").generate(None, 0.9, seed=0, top_k=0))[0]
+    whole = np.asarray(inference.load_lm(lm / "run").generate(None, 0.9, seed=0, top_k=0))[0]
     np.testing.assert_allclose(stream, np.clip(whole, -1, 1), atol=2 / 2**15)
 
 
 def test_a_prompt_is_what_the_music_begins_with(lm, tmp_path):
     prompt = tmp_path / "prompt.wav"
     soundfile.write(prompt, music(0.5, 7), 1_200, "FLOAT")
-    codec = loading.load_lm(lm / "run").codec
+    codec = inference.load_lm(lm / "run").codec
     codes = generate.read_prompt(str(prompt), codec)
     found = np.concatenate(
-        list(loading.load_lm(lm / "run").stream(None, 0.9, prompt=codes, chunk_seconds=0.05)), 1
+        list(inference.load_lm(lm / "run").stream(None, 0.9, prompt=codes, chunk_seconds=0.05)), 1
     )
     assert np.array_equal(found[:, : codes.shape[1]], codes) and found.shape[1] == 90
     run(lm, tmp_path / "out.wav", prompt=str(prompt))
@@ -115,7 +116,7 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     page = (tmp_path / "report.html").read_text()
     heard = min(2, len(tokens.Store(lm / "tokens").select("train")))  # and as much beside it
     assert page.count("<audio") == 2 * heard and "Training" in page and "Without a text, 1" in page
-    trained = loading.load_lm(lm / "run")
+    trained = inference.load_lm(lm / "run")
     store = tokens.Store(lm / "tokens")
     segments = pipeline.token_segments(store, "train", seed=1, batch_size=9, frames=100)[0]
     waves = trained.codec.decode(segments["codes"]), trained.generate(None, 1.0, examples=np.arange(9))
@@ -129,7 +130,7 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
 
 
 def test_what_a_text_is_worth(lm, tmp_path, monkeypatch):
-    trained, store = loading.load_lm(lm / "run"), tokens.Store(lm / "tokens")
+    trained, store = inference.load_lm(lm / "run"), tokens.Store(lm / "tokens")
     config = trained.config | dict(model=trained.config["model"] | dict(text_dim=4))
     model = lm_model.from_config(config["model"])
     params = lm_model.init(model, jax.random.key(0))["params"]
@@ -138,7 +139,7 @@ def test_what_a_text_is_worth(lm, tmp_path, monkeypatch):
         states = [np.full((1, 4), float(text), np.float32) * np.arange(1, 5) for text in texts]
         return np.stack(states), np.ones((len(texts), 1), bool)
 
-    reading = loading.LoadedLM(config, params, trained.codec, encoder)
+    reading = inference.LoadedLM(config, params, trained.codec, encoder)
     segments = pipeline.token_segments(store, "all", seed=0, batch_size=6, frames=40)[0]
     for record, entry in enumerate(store.entries):
         monkeypatch.setitem(entry, "caption", str(record % 2))
@@ -194,7 +195,7 @@ def test_another_codec_is_refused(lm, tmp_path):
     config["data"]["codec"] = "of another training"
     (tmp_path / "run/config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="^[^\n]*on the tokens of of another training$"):
-        loading.load_lm(tmp_path / "run")
+        inference.load_lm(tmp_path / "run")
     with pytest.raises(ValueError, match="^tokens:[^\n]* reads the tokens of of another training$"):
         train.build(ml_collections.ConfigDict(config))
 
@@ -202,4 +203,4 @@ def test_another_codec_is_refused(lm, tmp_path):
 def test_other_workdirs_are_refused(lm, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(dict(task="codec")))
     with pytest.raises(ValueError, match="describes no language model"):
-        loading.load_lm(tmp_path)
+        inference.load_lm(tmp_path)

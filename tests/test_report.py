@@ -12,10 +12,12 @@ import pytest
 import soundfile
 from absl import flags
 
-from indep_jax import evaluate, loading, measure
+from indep_jax import evaluate, inference, measure
 from indep_jax.data import sources
-from indep_jax.independence import estimate, total_correlation
-from indep_jax.metrics import dependence, excerpts, frechet, musicnn, report
+from indep_jax.dependence import mutual_information as estimate, total_correlation
+from indep_jax.dependence import measure as dependence
+from indep_jax.evaluation import excerpts, frechet, musicnn
+from indep_jax.report import page as report
 
 RATE = 16_000
 
@@ -226,8 +228,8 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     run.mkdir()
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n')
     config = dict(data={}, seed=0)
-    monkeypatch.setattr(loading, "load_codec", lambda path, **_: ScalarCodec(config=config))
-    monkeypatch.setattr(loading, "untrained", lambda *_: ScalarCodec(config=config))
+    monkeypatch.setattr(inference, "load_codec", lambda path, **_: ScalarCodec(config=config))
+    monkeypatch.setattr(inference, "untrained", lambda *_: ScalarCodec(config=config))
     output = tmp_path / "out"
     options(
         codec=str(run), lm=None, versus=[], source=f"folder:{folder}", split="test", items=5, seconds=0.4,
@@ -321,7 +323,7 @@ def test_files_that_hold_no_codes_are_named(tmp_path):
 
 
 def test_only_a_run_can_be_compared_with_its_start(monkeypatch, folder):
-    monkeypatch.setattr(loading, "load_codec", lambda path, bandwidth: ScalarCodec())
+    monkeypatch.setattr(inference, "load_codec", lambda path, bandwidth: ScalarCodec())
     with pytest.raises(ValueError, match="--untrained"):
         measure.measure_codec("hub", f"folder:{folder}", "test", untrained=True)
 

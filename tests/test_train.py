@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from test_lm_task import make_store
+from tasks.test_lm_task import make_store
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = f"--config={ROOT}/configs/encodec_small.py"
@@ -40,7 +40,6 @@ def test_a_mistake_is_one_line(tmp_path, arguments, said):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 2 and not list(tmp_path.iterdir())
     line = done.stderr.splitlines()[-1]
@@ -59,8 +58,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
         "--config.model.layers=1", "--config.model.heads=2", "--config.model.ffn_dim=16",
         "--config.optimizer.warmup_steps=1", "--config.steps=1000000", "--config.log_every=5",
     ]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     lines = []
     for line in process.stderr:
         lines.append(line)
@@ -71,7 +69,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
     assert said and (tmp_path / "run/checkpoints" / said[1]).is_dir(), lines
     assert not any("Traceback" in line for line in lines)
     done = subprocess.run(
-        [*command, f"--max_step={int(said[1]) + 5}"], capture_output=True, text=True, env=env
+        [*command, f"--max_step={int(said[1]) + 5}"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/checkpoints" / str(int(said[1]) + 5)).is_dir()

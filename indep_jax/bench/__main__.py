@@ -24,7 +24,8 @@ that is not counted. Nothing else should run.
 import jax
 from absl import flags
 
-from indep_jax import bench, command
+from indep_jax import bench
+from indep_jax.support import command
 from indep_jax.bench import codec, data, lm, mmd
 
 

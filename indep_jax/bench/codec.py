@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indep_jax import loading
+from indep_jax import inference
 from indep_jax.bench import cost, missing
 from indep_jax.codec import quantizer
 
@@ -56,7 +56,7 @@ def against_bound() -> Callable[[str, float], dict]:
 
 
 def _module():
-    return loading.LoadedCodec(CONFIG, {}).module
+    return inference.LoadedCodec(CONFIG, {}).module
 
 
 def programs(module) -> dict[str, tuple]:
@@ -88,7 +88,7 @@ def _ours(wave, short) -> dict[str, Callable]:
     params = jax.jit(module.init)(jax.random.key(0), wave[:, :640])["params"]
     codebook = quantizer.empty(module.codebooks, module.codebook_size, module.dimension)
     codebook["embed"] = jax.random.normal(jax.random.key(1), codebook["embed"].shape)
-    codec = loading.LoadedCodec(CONFIG, dict(params=params, codebook=codebook))
+    codec = inference.LoadedCodec(CONFIG, dict(params=params, codebook=codebook))
     encoded = codec.encode(wave)
     gradient = jax.jit(programs(module)["forward + backward 2 x 1 s"][0])
     return {

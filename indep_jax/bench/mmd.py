@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from indep_jax import bench, independence
 from indep_jax.bench import cost, missing
-from indep_jax.independence import kernels
+from indep_jax.independence import pair_sums as kernels
 
 ROWS, CODEBOOKS, DIM = 11_776, 4, 128
 SCALING_ROWS, SCALING_DEVICES = (1_024, 4_096, ROWS, 47_104), (1, 2, 4, 8)

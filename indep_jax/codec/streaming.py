@@ -3,7 +3,7 @@
 Neighbouring windows overlap by as many frames as a convolution can see, and the overlap is dropped;
 the LSTMs, which see everything before, hand their state from window to window. So the result is that
 of the whole signal at once, to rounding, but for its last frames: there the whole computation pads
-every layer, and this one hears silence (`Plan.context` frames; tests/test_streaming.py).
+every layer, and this one hears silence (`Plan.context` frames; tests/inference/test_streaming.py).
 """
 
 from collections.abc import Iterator

@@ -21,7 +21,8 @@ import soundfile
 import tqdm
 from array_record.python import array_record_module
 
-from indep_jax.data import results, sources, transforms
+from indep_jax.support import files as results
+from indep_jax.data import sources, transforms
 
 
 def pack(

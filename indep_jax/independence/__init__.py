@@ -2,7 +2,6 @@
 
 from indep_jax.independence.covariance import covariance
 from indep_jax.independence.dhsic import dhsic
-from indep_jax.independence.estimate import mutual_information
 from indep_jax.independence.mmd import permutation_mmd
 from indep_jax.independence.ring import ring
 from indep_jax.independence.streams import align, condition, delays, rows, standardize
@@ -13,7 +12,6 @@ __all__ = [
     "covariance",
     "delays",
     "dhsic",
-    "mutual_information",
     "permutation_mmd",
     "ring",
     "rows",

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from indep_jax.independence import kernels, streams as streams_
+from indep_jax.independence import pair_sums as kernels, streams as streams_
 
 
 def dhsic(

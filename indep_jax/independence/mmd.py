@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from indep_jax.independence import kernels, streams as streams_
+from indep_jax.independence import pair_sums as kernels, streams as streams_
 
 
 def permutation_mmd(

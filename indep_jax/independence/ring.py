@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from indep_jax.independence import kernels
+from indep_jax.independence import pair_sums as kernels
 
 
 @functools.lru_cache

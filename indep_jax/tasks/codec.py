@@ -11,7 +11,7 @@ import optax
 
 from indep_jax import data, independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
-from indep_jax.metrics import reconstruction
+from indep_jax.evaluation import reconstruction
 from indep_jax.signal import losses
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation

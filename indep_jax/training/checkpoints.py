@@ -24,7 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from indep_jax.data import results
+from indep_jax.support import files as results
 
 # Fields that do not change the numbers of a run, so a resumed run may change them.
 FREE_FIELDS = (

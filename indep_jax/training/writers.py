@@ -18,7 +18,7 @@ import soundfile
 import tensorboardX
 import tqdm
 
-from indep_jax.data import results
+from indep_jax.support import files as results
 
 
 class Writers:

@@ -1,4 +1,4 @@
-"""Writes indep_jax/metrics/musicnn.safetensors, and musicnn.npz: what TensorFlow and librosa make of a sound.
+"""Writes indep_jax/evaluation/musicnn.safetensors, and musicnn.npz: what TensorFlow and librosa make of a sound.
 
     pip install tensorflow-cpu==2.15.1 librosa==0.10.2 safetensors 'numpy<2'
     pip install --no-deps musicnn==0.1.0

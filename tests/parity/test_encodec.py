@@ -15,7 +15,7 @@ from transformers.models.encodec import modeling_encodec  # noqa: E402
 
 from indep_jax.data import pipeline, sources  # noqa: E402
 from indep_jax.hub import encodec  # noqa: E402
-from indep_jax.loading import LoadedCodec, load_codec  # noqa: E402
+from indep_jax.inference import LoadedCodec, load_codec  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

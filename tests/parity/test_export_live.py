@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 
 import test_musicgen_live as musicgen_live  # noqa: E402
 from golden import text_cases  # noqa: E402
-from test_codec_task import shipped, shrink  # noqa: E402
+from tasks.test_codec_task import shipped, shrink  # noqa: E402
 from test_encodec import (  # noqa: E402
     TOLERANCE,
     check_codes,
@@ -27,7 +27,7 @@ from test_encodec import (  # noqa: E402
 from indep_jax import encode, export, measure  # noqa: E402
 from indep_jax.data import sources, transforms  # noqa: E402
 from indep_jax.hub import folders, tokenizers  # noqa: E402
-from indep_jax.loading import load_codec, load_lm  # noqa: E402
+from indep_jax.inference import load_codec, load_lm  # noqa: E402
 from indep_jax.tasks.codec import CodecTask  # noqa: E402
 from indep_jax.training import loop  # noqa: E402
 

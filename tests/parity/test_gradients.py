@@ -13,7 +13,7 @@ from test_encodec import CASES, filled, to_torch  # noqa: E402
 
 from indep_jax.codec import quantizer  # noqa: E402
 from indep_jax.hub import encodec  # noqa: E402
-from indep_jax.loading import load_codec  # noqa: E402
+from indep_jax.inference import load_codec  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers")
 
 from indep_jax.hub import minilm as hub_minilm  # noqa: E402
 from indep_jax.hub import t5 as hub_t5  # noqa: E402
-from indep_jax.loading import load_text  # noqa: E402
+from indep_jax.inference import load_text  # noqa: E402
 from indep_jax.text.minilm import MiniLM  # noqa: E402
 from indep_jax.text.t5 import T5Encoder  # noqa: E402
 
