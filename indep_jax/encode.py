@@ -24,12 +24,13 @@ import soundfile
 import tqdm
 from absl import flags
 
-from indep_jax.support import command
 from indep_jax import inference
 from indep_jax.codec.model import Encoded
-from indep_jax.support import files as results
 from indep_jax.data import sources, tokens, transforms
 from indep_jax.hub import tokenizers
+from indep_jax.support import command
+from indep_jax.support import files as results
+from indep_jax.support.errors import UserError
 
 SHARD_SECONDS = 3_600.0
 
@@ -43,7 +44,7 @@ def encode(
 ) -> dict:
     """Writes the token store of a source; returns the content of tokens.json.
 
-    Files that break while they are read are named and left out. Raises ValueError, one line, where
+    Files that break while they are read are named and left out. Raises UserError, one line, where
     they are more than a share `max_unreadable` of all (the shard is not kept: a disk that was gone
     for a while leaves no hole), and where `output` holds the store of another codec or other music.
     """
@@ -118,14 +119,14 @@ def encode_codes(
 ) -> int:
     """Writes an .npz of one array [frames, codebooks] for each file of a source, by its name.
 
-    Returns how many there are. Raises ValueError as `encode` does for files that break.
+    Returns how many there are. Raises UserError as `encode` does for files that break.
     """
     path = pathlib.Path(output)
     with _progress(source.seconds, "encode") as bar:
         items = _encode_files(tokenizer, source, source.files, {}, max_unreadable, bar)
         codes = {sources.printable(item.name): item.codes.astype(np.int32) for item in items}
     if not codes:
-        raise ValueError(f"source {source.source}: no file of split {source.split} gave any codes")
+        raise UserError(f"source {source.source}: no file of split {source.split} gave any codes")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".tmp")
     try:
@@ -140,12 +141,12 @@ def encode_codes(
 def decode(codec, store: tokens.Store, output: str) -> int:
     """Writes a wav per record of a store; returns how many were written (others were there).
 
-    Raises ValueError, one line, for a store of another codec, a name that leaves `output`, and where
+    Raises UserError, one line, for a store of another codec, a name that leaves `output`, and where
     `output` holds what another codec or store gave.
     """
     made_by = store.info["codec"]
     if made_by != codec.fingerprint:
-        raise ValueError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
+        raise UserError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
     folder = pathlib.Path(output).resolve()
     results.begin(folder / "decoded.json", {key: store.info[key] for key in ("codec", "source", "split")})
     written = 0
@@ -154,7 +155,7 @@ def decode(codec, store: tokens.Store, output: str) -> int:
             item = store[index]
             path = (folder / (item.name + ".wav")).resolve()
             if not path.is_relative_to(folder):
-                raise ValueError(f"record {index} is named {item.name!r}, outside of {output}")
+                raise UserError(f"record {index} is named {item.name!r}, outside of {output}")
             seconds = item.length / codec.sample_rate
             if path.exists():
                 bar.update(seconds)
@@ -185,14 +186,14 @@ def _progress(seconds: float, what: str):
 def main() -> None:
     options = flags.FLAGS
     if bool(options.source) == bool(options.tokens):
-        raise ValueError("expected --source, music to encode, or --tokens, a store to decode")
+        raise UserError("expected --source, music to encode, or --tokens, a store to decode")
     if options.shard_seconds <= 0:
-        raise ValueError(f"--shard_seconds: expected more than 0, not {options.shard_seconds}")
+        raise UserError(f"--shard_seconds: expected more than 0, not {options.shard_seconds}")
     if bool(options.codec) == bool(options.tokenizer):
-        raise ValueError("expected --codec, or --tokenizer, one that transformers runs")
+        raise UserError("expected --codec, or --tokenizer, one that transformers runs")
     if options.tokenizer:
         if not options.source or not options.output.endswith(".npz"):
-            raise ValueError("--tokenizer: expected --source and --output=FILE.npz")
+            raise UserError("--tokenizer: expected --source and --output=FILE.npz")
         source = sources.open_source(options.source, options.split)
         tokenizer = tokenizers.load(options.tokenizer)
         written = encode_codes(tokenizer, source, options.output, options.max_unreadable)
@@ -202,7 +203,7 @@ def main() -> None:
         codec = inference.load_codec(options.codec, bandwidth=options.bandwidth)
         if options.stereo:
             if options.bandwidth is not None:
-                raise ValueError("--stereo: expected all of the codec's codebooks, without --bandwidth")
+                raise UserError("--stereo: expected all of the codec's codebooks, without --bandwidth")
             codec = inference.PairedCodec(codec)
         source = sources.open_source(options.source, options.split)
         info = encode(

@@ -24,23 +24,24 @@ from pathlib import Path
 
 from absl import flags
 
-from indep_jax.support import command
 from indep_jax import inference, measure
 from indep_jax.data import tokens
-from indep_jax.support.files import replace_file
 from indep_jax.dependence import measure as dependence
 from indep_jax.evaluation import excerpts, language
 from indep_jax.report import page as report
+from indep_jax.support import command
+from indep_jax.support.errors import UserError
+from indep_jax.support.files import replace_file
 
 
 def main() -> None:
     options = flags.FLAGS
     if not (options.codec or options.lm):
-        raise ValueError("expected --codec, or --lm")
+        raise UserError("expected --codec, or --lm")
     paths = [options.lm or options.codec, *options.versus]
     labels = [measure.codec_label(path) for path in paths]
     if len(set(labels)) < len(labels):
-        raise ValueError(f"--versus: expected folders of different names, not {labels}")
+        raise UserError(f"--versus: expected folders of different names, not {labels}")
     lines = (_language_models if options.lm else _codecs)(paths, labels, options)
     print("\n".join(lines))
 
@@ -48,7 +49,7 @@ def main() -> None:
 def _codecs(paths, labels, options) -> list[str]:
     """Evaluates codecs; returns what to print."""
     if options.pieces:
-        raise ValueError("--pieces is of a language model: expected --lm")
+        raise UserError("--pieces is of a language model: expected --lm")
     folder, where = Path(options.output), (options.source, options.split)
     results = [
         excerpts.evaluate(
@@ -90,13 +91,13 @@ def _codecs(paths, labels, options) -> list[str]:
 def _language_models(paths, labels, options) -> list[str]:
     """Evaluates language models; returns what to print."""
     if not options.source.startswith("tokens:"):
-        raise ValueError(f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote")
+        raise UserError(f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote")
     if options.dependence or options.bandwidth is not None:
-        raise ValueError("--dependence and --bandwidth are of a codec: expected --codec alone")
+        raise UserError("--dependence and --bandwidth are of a codec: expected --codec alone")
     if options.items < 2:
-        raise ValueError(f"--items={options.items}: expected at least 2")
+        raise UserError(f"--items={options.items}: expected at least 2")
     if options.pieces == 1:
-        raise ValueError("--pieces=1: expected none, or at least 2")
+        raise UserError("--pieces=1: expected none, or at least 2")
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
     results = [
         language.evaluate(

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from indep_jax.support import command
 from indep_jax import inference
 from indep_jax.hub import encodec, folders, musicgen
+from indep_jax.support import command
+from indep_jax.support.errors import UserError
 
 _CODEC_EXAMPLE = """```python
 from transformers import EncodecModel
@@ -44,7 +45,7 @@ class Content(NamedTuple):
 
 
 def codec_content(path: str) -> Content:
-    """A codec's folder. Raises ValueError, one line, for what transformers has no form of."""
+    """A codec's folder. Raises UserError, one line, for what transformers has no form of."""
     codec = inference.load_codec(path)
     bandwidth = codec.bandwidths[-1]
     example = _CODEC_EXAMPLE.format(
@@ -59,13 +60,13 @@ def codec_content(path: str) -> Content:
 def lm_content(path: str, codec: str | None = None) -> Content:
     """A language model's folder, with its codec and its text encoder.
 
-    codec: see inference.load_lm. Raises ValueError, one line, for what transformers has no form of.
+    codec: see inference.load_lm. Raises UserError, one line, for what transformers has no form of.
     """
     lm = inference.load_lm(path, codec=codec)
     model, text = lm.config["model"], lm.config["text"]["encoder"]
     musicgen.config_to_hub(model)  # says what it has no form of, before a text encoder is missed
     if not text:
-        raise ValueError(f"{path}: has no text encoder, which transformers' MusicGen needs")
+        raise UserError(f"{path}: has no text encoder, which transformers' MusicGen needs")
     mono = getattr(lm.codec, "mono", lm.codec)
     frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
     folder = inference.text_folder(text)
@@ -106,7 +107,7 @@ def _about(codec) -> str:
 def main() -> None:
     options = flags.FLAGS
     if not (options.codec or options.lm):
-        raise ValueError("expected --codec, or --lm")
+        raise UserError("expected --codec, or --lm")
     output = Path(options.output)
     folders.check_absent(output)
     content = lm_content(options.lm, options.codec) if options.lm else codec_content(options.codec)

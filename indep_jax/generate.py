@@ -25,10 +25,11 @@ import soundfile
 import tqdm
 from absl import flags
 
-from indep_jax.support import command
 from indep_jax import inference
-from indep_jax.support import files as results
 from indep_jax.data import sources, transforms
+from indep_jax.support import command
+from indep_jax.support import files as results
+from indep_jax.support.errors import UserError
 
 WINDOW_SECONDS = 10.0  # that the codec decodes at a time
 SHORTEST_SECONDS = 0.4  # that a loudness can be told of (ITU-R BS.1770)
@@ -58,9 +59,9 @@ def output_paths(output: str, count: int) -> list[Path]:
     """OUTPUT for one piece of music, else OUTPUT with -1, -2, ... before its .wav."""
     path = Path(output)
     if path.suffix.lower() != ".wav":
-        raise ValueError(f"--output={output}: expected a .wav file")
+        raise UserError(f"--output={output}: expected a .wav file")
     if not path.parent.is_dir():
-        raise ValueError(f"--output={output}: {path.parent} is not a folder")
+        raise UserError(f"--output={output}: {path.parent} is not a folder")
     if count == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
@@ -82,7 +83,7 @@ def with_progress(blocks: Iterator[np.ndarray], seconds: float, rate: float) -> 
 def main() -> None:
     options = flags.FLAGS
     if options.seconds <= 0:
-        raise ValueError(f"--seconds: expected more than 0, not {options.seconds}")
+        raise UserError(f"--seconds: expected more than 0, not {options.seconds}")
     texts = list(options.text)
     if options.texts:
         texts += [line.strip() for line in Path(options.texts).read_text().splitlines() if line.strip()]
@@ -90,7 +91,7 @@ def main() -> None:
     codec = lm.codec
     paths = output_paths(options.output, len(texts) or 1)
     if options.stream and len(paths) > 1:
-        raise ValueError("--stream: expected one --text")
+        raise UserError("--stream: expected one --text")
     prompt = None
     if options.prompt:
         prompt = np.repeat(read_prompt(options.prompt, codec), len(paths), axis=0)

@@ -48,12 +48,13 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from indep_jax.support import command
 from indep_jax import inference
 from indep_jax.data import sources
-from indep_jax.support.files import replace_file
 from indep_jax.dependence import measure as dependence
 from indep_jax.report import page as report
+from indep_jax.support import command
+from indep_jax.support.errors import UserError
+from indep_jax.support.files import replace_file
 
 
 def measure_codec(
@@ -67,14 +68,14 @@ def measure_codec(
     """The codec on a split of a source; before it, with `untrained`, the same codec untrained.
 
     whole: also what takes minutes, see `dependence.measure`. bandwidth: see `inference.load_codec`.
-    Raises ValueError, one line, for `untrained` with a codec that was not trained here.
+    Raises UserError, one line, for `untrained` with a codec that was not trained here.
     """
     codec = inference.load_codec(codec_path, bandwidth=bandwidth)
     files = sources.open_source(source, split)
     codecs = {codec_label(codec_path): codec}
     if untrained:
         if not trained_here(codec):
-            raise ValueError(f"--untrained: {codec_path} is not a workdir of indep_jax.train")
+            raise UserError(f"--untrained: {codec_path} is not a workdir of indep_jax.train")
         start = inference.untrained(codec.config, source, codec.config["seed"])
         codecs = {"untrained": start, **codecs}
     return [
@@ -105,7 +106,7 @@ def read_codes(path: str) -> list[np.ndarray]:
         content = np.load(path, allow_pickle=False)
         return list(content.values()) if hasattr(content, "values") else [content]
     except (ValueError, EOFError, zipfile.BadZipFile):
-        raise ValueError(f"{path}: expected an .npz or .npy file of integer arrays") from None
+        raise UserError(f"{path}: expected an .npz or .npy file of integer arrays") from None
 
 
 def write(measured: list[dependence.Dependence], source: str, split: str, output: str) -> Path:
@@ -122,13 +123,13 @@ def write(measured: list[dependence.Dependence], source: str, split: str, output
 def main() -> None:
     options = flags.FLAGS
     if bool(options.codec) == bool(options.codes):
-        raise ValueError("expected --codec with --source, or --codes")
+        raise UserError("expected --codec with --source, or --codes")
     if options.codes and options.bandwidth is not None:
-        raise ValueError("--bandwidth is of a --codec")
+        raise UserError("--bandwidth is of a --codec")
     paths = [options.codec or options.codes, *options.versus]
     labels = [codec_label(path) for path in paths]
     if len(set(labels)) < len(labels):
-        raise ValueError(f"--versus: expected paths of different names, not {labels}")
+        raise UserError(f"--versus: expected paths of different names, not {labels}")
     measured = []
     if options.codes:
         contents = [read_codes(path) for path in paths]
@@ -137,7 +138,7 @@ def main() -> None:
         page = write(measured, options.codes, "", options.output)
     else:
         if not options.source:
-            raise ValueError("--source: expected music, such as folder:PATH, with --codec")
+            raise UserError("--source: expected music, such as folder:PATH, with --codec")
         where = options.source, options.split
         for path in paths:
             untrained = options.untrained and path == options.codec

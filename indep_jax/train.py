@@ -23,10 +23,11 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from indep_jax.support import command
 from indep_jax import inference
 from indep_jax.data import tokens
 from indep_jax.hub import encodec, folders, musicgen
+from indep_jax.support import command
+from indep_jax.support.errors import UserError
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.tasks.lm import LMTask
 from indep_jax.training import checkpoints, loop
@@ -49,7 +50,7 @@ _PROCESS = flags.DEFINE_integer("process", None, "Which this one is, from 0.", l
 def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
     """Trains the task of `config` in `workdir`; returns the final state.
 
-    Raises ValueError, one line, for a config or a workdir that cannot be.
+    Raises UserError, one line, for a config or a workdir that cannot be.
     """
     return loop.run(build(config), config, workdir, max_step=max_step)
 
@@ -57,13 +58,13 @@ def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
 def build(config) -> loop.Task:
     """The task of a config, its data open; completes an LM's config by what its files say."""
     if not config.data.source:
-        raise ValueError("data.source is empty: give --config.data.source=folder:PATH, "
+        raise UserError("data.source is empty: give --config.data.source=folder:PATH, "
                          "array_record:GLOB or sample:, or tokens:PATH for a language model")
     _inherit_origin(config)
     if config.task == "codec":
         return CodecTask(config, pretrained_codec(config)).open()
     if config.task != "lm":
-        raise ValueError(f"task must be 'codec' or 'lm', not {config.task!r}")
+        raise UserError(f"task must be 'codec' or 'lm', not {config.task!r}")
     begin = pretrained_lm(config)
     text, encoder, codec = config.text, None, None
     if text.encoder:
@@ -72,13 +73,13 @@ def build(config) -> loop.Task:
     start = checkpoints.read_config(config.init_from) if config.init_from else None
     for made_by in (config.data.codec, start and start["data"]["codec"]):
         if made_by and made_by != store["codec"]:
-            raise ValueError(f"{config.data.source}: made by codec {store['codec']}, and this model "
+            raise UserError(f"{config.data.source}: made by codec {store['codec']}, and this model "
                              f"reads the tokens of {made_by}")
     if config.codec:
         codec = inference.load_codec_of(config.codec, store["codebooks"])
     width = encoder.dim if encoder else 0
     if begin and width != config.model.text_dim:
-        raise ValueError(f"text.encoder {text.encoder}: has states of {width} numbers, and "
+        raise UserError(f"text.encoder {text.encoder}: has states of {width} numbers, and "
                          f"{config.pretrained} reads {config.model.text_dim}")
     config.model.text_dim = width
     task = LMTask(config, begin)
@@ -117,7 +118,7 @@ def pretrained_lm(config):
 def _start_from(config, what: str) -> Path:
     """The folder of config.pretrained; the config gets its origin."""
     if not config.pretrained:
-        raise ValueError(
+        raise UserError(
             f"pretrained is empty: give --config.pretrained=PATH, the Hugging Face folder of {what}, "
             "or hf:NAME"
         )
@@ -138,17 +139,17 @@ def _inherit_origin(config) -> None:
 def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Makes the devices of several processes one set; before anything is computed.
 
-    Raises ValueError, one line, for a coordinator without the others, or the others without it.
+    Raises UserError, one line, for a coordinator without the others, or the others without it.
     """
     numbers = processes, process
     if coordinator in (None, "auto"):
         if numbers != (None, None):
-            raise ValueError("--processes and --process: expected with --coordinator=HOST:PORT")
+            raise UserError("--processes and --process: expected with --coordinator=HOST:PORT")
         if coordinator:
             jax.distributed.initialize()
         return
     if None in numbers or process >= processes:
-        raise ValueError(
+        raise UserError(
             f"--coordinator={coordinator}: expected --processes=N and --process=0 to N - 1"
         )
     jax.distributed.initialize(coordinator, processes, process)
@@ -158,9 +159,9 @@ def main():
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     for name, value in dict(config=path, workdir=_WORKDIR.value).items():
         if not value:
-            raise ValueError(f"--{name} is required; --help says how")
+            raise UserError(f"--{name} is required; --help says how")
     if not os.path.isfile(path):
-        raise ValueError(f"--config={path}: no such file")
+        raise UserError(f"--config={path}: no such file")
     join_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
         train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)

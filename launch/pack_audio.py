@@ -8,8 +8,8 @@ Training reads them without decoding or resampling. Interrupted, the same comman
 
 from absl import flags
 
-from indep_jax.support import command
 from indep_jax.data import records
+from indep_jax.support import command
 
 
 def main() -> None:

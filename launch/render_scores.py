@@ -6,8 +6,8 @@ and FluidR3_GM.sf2 (apt-get install fluidsynth fluid-soundfont-gm).
 
 from absl import flags
 
-from indep_jax.support import command
 from indep_jax.datasets.scores import builder as scores
+from indep_jax.support import command
 
 _CONFIG = flags.DEFINE_enum("config", "2h", ["2h", "10h"], "Hours of music.")
 _DATA_DIR = flags.DEFINE_string(

@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from indep_jax.support import command
+from indep_jax.support.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, a .py file.")
 _SWEEP = flags.DEFINE_string("sweep", None, "The points, a .py file.", required=True)
@@ -32,13 +33,13 @@ _MAX_STEP = flags.DEFINE_integer("max_step", None, "As of indep_jax.train.")
 def read_points(path: str, config) -> dict[str, dict]:
     """The points of a sweep's file, by name.
 
-    Raises ValueError, one line, for a file without any, and for a field that `config` has not.
+    Raises UserError, one line, for a file without any, and for a field that `config` has not.
     """
     if not Path(path).is_file():
-        raise ValueError(f"--sweep={path}: no such file")
+        raise UserError(f"--sweep={path}: no such file")
     found = runpy.run_path(path)
     if "get_points" not in found:
-        raise ValueError(f"--sweep={path}: expected a function get_points()")
+        raise UserError(f"--sweep={path}: expected a function get_points()")
     points = found["get_points"]()
     fields = config.to_dict()
     for name, point in points.items():
@@ -46,7 +47,7 @@ def read_points(path: str, config) -> dict[str, dict]:
             section = fields
             for part in field.split("."):
                 if not isinstance(section, dict) or part not in section:
-                    raise ValueError(f"--sweep={path}: point {name} sets {field}, which the config has not")
+                    raise UserError(f"--sweep={path}: point {name} sets {field}, which the config has not")
                 section = section[part]
     return points
 
@@ -62,14 +63,14 @@ def run(line: list[str]) -> int:
 
 def main() -> None:
     if not flags.FLAGS["config"].value:
-        raise ValueError("--config is required; --help says how")
+        raise UserError("--config is required; --help says how")
     points = read_points(_SWEEP.value, _CONFIG.value)
     if unknown := set(_POINTS.value) - set(points):
-        raise ValueError(f"--points: {sorted(unknown)[0]} is none of {', '.join(points)}")
+        raise UserError(f"--points: {sorted(unknown)[0]} is none of {', '.join(points)}")
     shared = [f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"]
     shared += [text for text in sys.argv[1:] if text.startswith("--config.")]
     if incomplete := [text for text in shared if "=" not in text]:
-        raise ValueError(f"{incomplete[0]}: expected {incomplete[0]}=VALUE")
+        raise UserError(f"{incomplete[0]}: expected {incomplete[0]}=VALUE")
     if _MAX_STEP.value is not None:
         shared.append(f"--max_step={_MAX_STEP.value}")
     for name in _POINTS.value or points:

@@ -1,7 +1,6 @@
 """Export is the inverse of import, bit for bit, or says in one line why it cannot be."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import safetensors.numpy
 import soundfile
 from golden import encodec_cases, musicgen_cases, text_cases
 from hub.test_hub_encodec import fold, relative_error, respell
-from tasks.test_lm_task import make_store, shipped, shrink
 from inference.test_loading import CONFIG
+from tasks.test_lm_task import make_store, shipped, shrink
 
 from indep_jax import data, encode, export, train
 from indep_jax.codec import model as codec_model

@@ -9,13 +9,13 @@ import ml_collections
 import numpy as np
 import pytest
 import soundfile
-from tasks.test_lm_task import shipped
 from inference.test_streaming import make_codec, music
+from tasks.test_lm_task import shipped
 
 from indep_jax import encode, evaluate, generate, inference, train
 from indep_jax.data import pipeline, sources, tokens
-from indep_jax.lm import model as lm_model
 from indep_jax.evaluation import frechet, language, musicnn
+from indep_jax.lm import model as lm_model
 from indep_jax.report import page as report
 
 

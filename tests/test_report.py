@@ -14,8 +14,9 @@ from absl import flags
 
 from indep_jax import evaluate, inference, measure
 from indep_jax.data import sources
-from indep_jax.dependence import mutual_information as estimate, total_correlation
 from indep_jax.dependence import measure as dependence
+from indep_jax.dependence import mutual_information as estimate
+from indep_jax.dependence import total_correlation
 from indep_jax.evaluation import excerpts, frechet, musicnn
 from indep_jax.report import page as report
 
@@ -154,7 +155,8 @@ def test_page_escapes_everything(tmp_path):
 
 
 def test_players_hold_the_sound(tmp_path):
-    import base64, io
+    import base64
+    import io
 
     wave = music(0.4, 1)
     page = report.Report("t")
@@ -332,7 +334,7 @@ def test_mistakes_end_with_one_line_and_code_2(tmp_path):
     script = tmp_path / "tool.py"
     script.write_text(
         "from absl import flags\n"
-        "from indep_jax import command\n"
+        "from indep_jax.support import command\n"
         "def main():\n"
         "    kind = flags.FLAGS.kind\n"
         "    if kind == 'file': open('missing.txt')\n"

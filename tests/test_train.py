@@ -1,6 +1,5 @@
 """The command: a mistake is one line, exit code 2, and leaves nothing behind; a signal saves."""
 
-import os
 import pathlib
 import re
 import signal

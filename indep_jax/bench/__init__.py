@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import tqdm
 
-
 # Before each call: the threads of OpenMP, which torch's calls are made of, keep a core busy for
 # 0.2 s after their work, and would slow what comes next.
 PAUSE_SECONDS = 0.3

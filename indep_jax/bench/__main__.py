@@ -25,16 +25,17 @@ import jax
 from absl import flags
 
 from indep_jax import bench
-from indep_jax.support import command
 from indep_jax.bench import codec, data, lm, mmd
+from indep_jax.support import command
+from indep_jax.support.errors import UserError
 
 
 def main(what: str) -> None:
     options = flags.FLAGS
     if what == "data" and options.against:
-        raise ValueError("data: there is nothing to run --against")
+        raise UserError("data: there is nothing to run --against")
     if options.repeats < 1:
-        raise ValueError(f"--repeats: expected 1 or more, not {options.repeats}")
+        raise UserError(f"--repeats: expected 1 or more, not {options.repeats}")
     if what == "data":
         rows = data.rows(options.source, options.repeats, options.sample_rate)
     elif what == "mmd" and options.memory:

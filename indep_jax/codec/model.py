@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from indep_jax.codec import quantizer
 from indep_jax.codec.seanet import Decoder, Encoder, Window
+from indep_jax.support.errors import UserError
 
 
 class Encoded(NamedTuple):
@@ -160,39 +161,39 @@ class Codec(nn.Module):
 def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> Codec:
     """The module of a config's `model` section; see configs/encodec_32khz.py for the fields.
 
-    Raises ValueError for a field that cannot be: one line that names it.
+    Raises UserError for a field that cannot be: one line that names it.
     """
     fields = dict(model)
     fields["ratios"] = tuple(fields["ratios"])
     if not fields["ratios"] or any(r < 2 for r in fields["ratios"]):
-        raise ValueError(f"model.ratios must all be at least 2, not {fields['ratios']}")
+        raise UserError(f"model.ratios must all be at least 2, not {fields['ratios']}")
     norms = ("weight_norm", "time_group_norm", "none")
     choices = dict(pad_mode=("constant", "reflect"), norm=norms)
     for name, allowed in choices.items():
         if fields[name] not in allowed:
-            raise ValueError(f"model.{name} must be one of {allowed}, not {fields[name]!r}")
+            raise UserError(f"model.{name} must be one of {allowed}, not {fields[name]!r}")
     positive = ("sample_rate", "channels", "n_filters", "dimension", "kernel", "residual_kernel",
                 "last_kernel", "dilation_base", "compress")  # fmt: skip
     for least, names in {1: positive, 0: ("residual_layers", "lstm_layers")}.items():
         for name in names:
             if fields[name] < least:
-                raise ValueError(f"model.{name} must be at least {least}, not {fields[name]}")
+                raise UserError(f"model.{name} must be at least {least}, not {fields[name]}")
     if fields["compress"] > fields["n_filters"]:
-        raise ValueError(
+        raise UserError(
             f"model.compress {fields['compress']} must be at most model.n_filters, "
             f"{fields['n_filters']}"
         )
     if dtype not in ("float32", "bfloat16", "float64"):
-        raise ValueError(f"dtype must be float32 or bfloat16, not {dtype!r}")
+        raise UserError(f"dtype must be float32 or bfloat16, not {dtype!r}")
     if fields.get("init_std", 0.0) < 0:
-        raise ValueError(f"model.init_std must be at least 0, not {fields['init_std']}")
+        raise UserError(f"model.init_std must be at least 0, not {fields['init_std']}")
     if fields.get("init_std", 0.0) and fields["norm"] == "time_group_norm":
-        raise ValueError("model.init_std must be 0 with model.norm time_group_norm")
+        raise UserError("model.init_std must be 0 with model.norm time_group_norm")
     if fields.get("chunk_seconds", 0.0) < 0 or not 0 <= fields.get("chunk_overlap", 0.0) < 1:
-        raise ValueError("model.chunk_seconds must be at least 0, chunk_overlap from 0 to below 1")
+        raise UserError("model.chunk_seconds must be at least 0, chunk_overlap from 0 to below 1")
     for name, value in dict(codebooks=codebooks, codebook_size=codebook_size).items():
         if value < 1:
-            raise ValueError(f"quantizer.{name} must be at least 1, not {value}")
+            raise UserError(f"quantizer.{name} must be at least 1, not {value}")
     return Codec(
         **fields, codebooks=codebooks, codebook_size=codebook_size, dtype=jnp.dtype(dtype)
     )

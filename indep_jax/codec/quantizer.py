@@ -188,8 +188,8 @@ def initialize(z_NxD, codebooks: int, size: int, key, iterations: int, even_coun
     z_NxD = at_least_float32(z_NxD)
     residual = z_NxD
     embeds, counts = [], []
-    for key in jax.random.split(key, codebooks):
-        embed, count = kmeans(residual, size, key, iterations)
+    for key_of_one in jax.random.split(key, codebooks):
+        embed, count = kmeans(residual, size, key_of_one, iterations)
         residual = residual - embed[nearest(residual, embed)]
         embeds.append(embed)
         counts.append(count * (size * even_count / z_NxD.shape[0]))

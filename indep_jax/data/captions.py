@@ -17,13 +17,15 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from indep_jax.support.errors import UserError
+
 _CAPTION, _TAGS = ("caption", "description", "text"), ("tags", "keywords")
 
 
 def read(folder: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
     """The caption of each named file that has one; names are relative to the folder.
 
-    Raises ValueError, one line, for a text that is there and cannot be read.
+    Raises UserError, one line, for a text that is there and cannot be read.
     """
     table = folder / "metadata.csv"
     captions = _read_table(table) if table.is_file() else {}
@@ -45,7 +47,7 @@ def _read_table(path: pathlib.Path) -> dict[str, str]:
     rows = csv.DictReader(io.StringIO(_read_text(path), newline=""))
     key = next((k for k in ("file_name", "path") if k in (rows.fieldnames or ())), None)
     if key is None:
-        raise ValueError(f"{path}: expected a header with file_name and caption")
+        raise UserError(f"{path}: expected a header with file_name and caption")
     return {row[key]: " ".join(_join(row).split()) for row in rows if row[key]}
 
 
@@ -53,7 +55,7 @@ def _read_json(path: pathlib.Path) -> Mapping[str, Any]:
     try:
         content = json.loads(_read_text(path))
     except ValueError as error:
-        raise ValueError(f"{path}: expected JSON ({error})") from None
+        raise UserError(f"{path}: expected JSON ({error})") from None
     return content if isinstance(content, dict) else {}
 
 
@@ -61,7 +63,7 @@ def _read_text(path: pathlib.Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: expected UTF-8 text") from None
+        raise UserError(f"{path}: expected UTF-8 text") from None
 
 
 def _join(fields: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from indep_jax.data import sources, tokens, transforms
+from indep_jax.support.errors import UserError
 
 # Random access wants a length; nothing trains for this many examples.
 _ENDLESS = 2**48
@@ -60,16 +61,16 @@ def segments(
       AudioSource.origins).
 
     Raises:
-      ValueError: one line, for sizes that do not fit.
+      UserError: one line, for sizes that do not fit.
     """
     if batch_size < 1 or batch_size % slices:
-        raise ValueError(
+        raise UserError(
             f"batch_size {batch_size}: expected a positive multiple of {slices}, its slices"
         )
     if round(seconds * sample_rate) < 1:
-        raise ValueError(f"segment_seconds {seconds}: expected a frame or more at {sample_rate} Hz")
+        raise UserError(f"segment_seconds {seconds}: expected a frame or more at {sample_rate} Hz")
     if seed < 0:
-        raise ValueError(f"seed {seed}: expected 0 or more")
+        raise UserError(f"seed {seed}: expected 0 or more")
     examples = _Examples(
         source=source,
         ends=np.cumsum([file.seconds for file in source.files]),
@@ -134,7 +135,7 @@ class _Examples(_Sliced):
                 sources.name_unreadable(f"source {name}, reading", found)
                 continue
             return dict(audio=audio, file=np.int32(self.origins[number]))
-        raise ValueError(
+        raise UserError(
             f"source {self.source.source}: {_MAX_ATTEMPTS} draws in a row were unreadable, "
             f"the last from {sources.printable(file.name)}"
         )
@@ -167,14 +168,14 @@ def token_segments(
       dataset of dict(codes=int32 [batch_size / slices, frames, codebooks], -1 behind the end
       of a record; record=int32 [batch_size / slices], index into the store).
 
-    Raises ValueError, one line, for sizes that do not fit and a split without tokens.
+    Raises UserError, one line, for sizes that do not fit and a split without tokens.
     """
     if batch_size < 1 or batch_size % slices:
-        raise ValueError(
+        raise UserError(
             f"batch_size {batch_size}: expected a positive multiple of {slices}, its slices"
         )
     if frames < 1:
-        raise ValueError(f"segments of {frames} frames: expected 1 or more")
+        raise UserError(f"segments of {frames} frames: expected 1 or more")
     records = store.select(split)
     examples = _TokenExamples(
         batch_size=batch_size,
@@ -232,7 +233,7 @@ def iterate(
         same. With workers, the script that calls this needs `if __name__ == "__main__":`.
     """
     if workers < 0:
-        raise ValueError(f"workers {workers}: expected 0 or more")
+        raise UserError(f"workers {workers}: expected 0 or more")
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     batches = dataset[start:].to_iter_dataset(options)
     if workers:
@@ -275,10 +276,10 @@ def excerpts(
       dict(audio=float32 [items, time, channels], file=int32 [items], names=list of `items` names).
 
     Raises:
-      ValueError: one line, where nothing is readable or `items` is not positive.
+      UserError: one line, where nothing is readable or `items` is not positive.
     """
     if items < 1:
-        raise ValueError(f"items {items}: expected 1 or more")
+        raise UserError(f"items {items}: expected 1 or more")
     frames = round(seconds * sample_rate)
     audio, numbers = [], []
     for number, start in _spread(source, frames, sample_rate):
@@ -297,7 +298,7 @@ def excerpts(
         if len(numbers) == items:
             break
     if len(numbers) < items:
-        raise ValueError(
+        raise UserError(
             f"source {source.source}: {len(numbers)} readable excerpts in split {source.split}, "
             f"expected {items}"
         )

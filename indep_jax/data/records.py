@@ -21,8 +21,9 @@ import soundfile
 import tqdm
 from array_record.python import array_record_module
 
-from indep_jax.support import files as results
 from indep_jax.data import sources, transforms
+from indep_jax.support import files as results
+from indep_jax.support.errors import UserError
 
 
 def pack(
@@ -40,13 +41,13 @@ def pack(
     complete are kept, so an interrupted call goes on. A piece shorter than 10 ms at the end of a
     file is left out, and so is a file that breaks while it is read, which is named.
 
-    Raises ValueError, one line, for sizes that do not fit, what `open_source` refuses, and a folder
+    Raises UserError, one line, for sizes that do not fit, what `open_source` refuses, and a folder
     that holds other shards.
     """
     sizes = dict(sample_rate=sample_rate, channels=channels, seconds=seconds, shards=shards)
     for name, value in sizes.items():
         if value <= 0:
-            raise ValueError(f"{name}: expected more than 0, not {value}")
+            raise UserError(f"{name}: expected more than 0, not {value}")
     folder = pathlib.Path(folder)
     splits = {"train": sources.open_source(source, "train").files}
     for split in sources.SPLITS[1:]:

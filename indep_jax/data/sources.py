@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import soundfile
 
 from indep_jax.data import captions, tfds
+from indep_jax.support.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -111,12 +112,12 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     Files that cannot be opened are counted and named in one line on stderr.
 
     Raises:
-      ValueError: one line, for an unknown scheme or split, a missing folder, a folder or split
+      UserError: one line, for an unknown scheme or split, a missing folder, a folder or split
         without readable audio, a malformed manifest, or a share of unreadable files (of the split,
         or of the folder where a hash splits it) above `max_unreadable`.
     """
     if split not in (*SPLITS, "all"):
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}, all")
+        raise UserError(f"split {split!r}: expected one of {', '.join(SPLITS)}, all")
     scheme, _, rest = source.partition(":")
     if scheme == "array_record" and rest:
         return _open_records(source, rest, split, max_unreadable)
@@ -127,23 +128,23 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     elif source == "sample:":
         folder = SAMPLE_FOLDER
     else:
-        raise ValueError(
+        raise UserError(
             f"source {source!r}: expected folder:PATH, array_record:GLOB, tfds:NAME or sample:"
         )
     if not folder.is_dir():
-        raise ValueError(f"source {source}: {folder} is not a folder")
+        raise UserError(f"source {source}: {folder} is not a folder")
     manifest = folder / "manifest.json"
     if manifest.exists():
         entries = _read_manifest(manifest)
         listed = [entry for entry in entries if split in (entry["split"], "all")]
         if not listed:
-            raise ValueError(f"source {source}: {manifest} lists no files of split {split}")
+            raise UserError(f"source {source}: {manifest} lists no files of split {split}")
         files, errors = _open_files(folder, listed)
     else:
         names, closed = _find_audio(folder)
         if not names:
             kinds = " ".join(extension[1:] for extension in EXTENSIONS)
-            raise ValueError(f"source {source}: no audio under {folder}, expected {kinds}")
+            raise UserError(f"source {source}: no audio under {folder}, expected {kinds}")
         texts = captions.read(folder, names)
         entries = [dict(path=name, caption=texts.get(name)) for name in names]
         files, errors = _open_files(folder, entries)
@@ -153,17 +154,17 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
     if not manifest.exists():
         files = _hash_split(source, files, split)
     if not files:
-        raise ValueError(
+        raise UserError(
             f"source {source}: no readable file in split {split} ({len(errors)} unreadable)"
         )
     return AudioSource(source, split, files, list(errors))
 
 
 def open_file(path: str | os.PathLike) -> AudioFile:
-    """One file by its path. Raises ValueError, one line, where it cannot be read."""
+    """One file by its path. Raises UserError, one line, where it cannot be read."""
     files, errors = _open_files(pathlib.Path(), [dict(path=os.fspath(path))])
     if errors:
-        raise ValueError(f"{path}: {errors[os.fspath(path)]}")
+        raise UserError(f"{path}: {errors[os.fspath(path)]}")
     return files[0]
 
 
@@ -177,7 +178,7 @@ def _open_records(source: str, pattern: str, split: str, max_unreadable: float) 
     paths = glob.glob(os.path.expanduser(pattern), recursive=True)
     shards = sorted(pathlib.Path(path) for path in paths if not path.endswith(".json"))
     if not shards:
-        raise ValueError(f"source {source}: no file matches {pattern}")
+        raise UserError(f"source {source}: no file matches {pattern}")
     top = os.path.commonpath([shard.parent for shard in shards])
     files, errors = [], {}
     for shard in shards:
@@ -208,7 +209,7 @@ def _open_records(source: str, pattern: str, split: str, max_unreadable: float) 
     check_unreadable(source, errors, len(shards), max_unreadable)
     name_unreadable(f"source {source}", errors)
     if not files:
-        raise ValueError(f"source {source}: no readable record in split {split}")
+        raise UserError(f"source {source}: no readable record in split {split}")
     return AudioSource(source, split, files, list(errors))
 
 
@@ -224,7 +225,7 @@ def _open_tfds(source: str, rest: str, split: str, max_unreadable: float) -> Aud
     else:
         chosen = [candidate for candidate in names if candidate in splits][:1]
     if not chosen:
-        raise ValueError(
+        raise UserError(
             f"source {source}: {only or split} is none of its splits, {', '.join(splits)}; "
             f"tfds:{name}:SPLIT takes one of them and holds out a share of it"
         )
@@ -253,7 +254,7 @@ def _open_tfds(source: str, rest: str, split: str, max_unreadable: float) -> Aud
     if only:
         files = _hash_split(source, files, split)
     if not files:
-        raise ValueError(f"source {source}: no readable record in split {split}")
+        raise UserError(f"source {source}: no readable record in split {split}")
     return AudioSource(source, split, files, list(errors))
 
 
@@ -272,9 +273,9 @@ def name_unreadable(where: str, errors: dict[str, str]) -> None:
 
 
 def check_unreadable(source: str, errors: dict[str, str], files: int, limit: float) -> None:
-    """Raises ValueError, naming the files, when `errors` are more than a share `limit` of them."""
+    """Raises UserError, naming the files, when `errors` are more than a share `limit` of them."""
     if errors and len(errors) > limit * files:
-        raise ValueError(
+        raise UserError(
             f"source {source}: {len(errors)} of {files} files are unreadable, more than "
             f"max_unreadable, {limit:g}: {_list(errors)}"
         )
@@ -335,15 +336,15 @@ def _read_manifest(manifest: pathlib.Path) -> list[dict[str, str]]:
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{manifest}: expected JSON ({error})") from None
+        raise UserError(f"{manifest}: expected JSON ({error})") from None
     entries = content.get("files") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise ValueError(f'{manifest}: expected {{"files": [...]}}')
+        raise UserError(f'{manifest}: expected {{"files": [...]}}')
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
-            raise ValueError(f"{manifest}: files[{position}] has no path")
+            raise UserError(f"{manifest}: files[{position}] has no path")
         if entry.get("split") not in SPLITS:
-            raise ValueError(
+            raise UserError(
                 f"{manifest}: {entry['path']} has split {entry.get('split')!r}, "
                 f"expected one of {', '.join(SPLITS)}"
             )

@@ -19,6 +19,7 @@ import soundfile
 import tqdm
 
 from indep_jax.data import arrayrecord
+from indep_jax.support.errors import UserError
 
 INDEX = "indep_jax.json"  # in the dataset's folder: what opening would read every record for
 CAPTIONS = ("caption", "description", "text")  # features that say what is heard, best first
@@ -61,7 +62,7 @@ def find(name: str) -> pathlib.Path:
     Looked for in $TFDS_DATA_DIR, or where TFDS puts datasets, ~/tensorflow_datasets; the highest
     version counts. An absolute path is taken as it is.
 
-    Raises ValueError, one line, where there is no such dataset, or several configs of it.
+    Raises UserError, one line, where there is no such dataset, or several configs of it.
     """
     place = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     folder = pathlib.Path(place).expanduser() / pathlib.Path(name).expanduser()
@@ -71,11 +72,11 @@ def find(name: str) -> pathlib.Path:
         more = ""
         if name.split("/")[0] == "indep_scores":
             more = "; python launch/render_scores.py makes it"
-        raise ValueError(f"{folder}: no prepared TFDS dataset (TFDS_DATA_DIR says where){more}")
+        raise UserError(f"{folder}: no prepared TFDS dataset (TFDS_DATA_DIR says where){more}")
     configs = {path.parent if path != folder else path for path in found}
     if len(configs) > 1:
         names = ", ".join(sorted(path.name for path in configs))
-        raise ValueError(f"{folder}: has several configs, {names}; expected tfds:{name}/CONFIG")
+        raise UserError(f"{folder}: has several configs, {names}; expected tfds:{name}/CONFIG")
     return max(found, key=_version)
 
 
@@ -87,11 +88,11 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
     """How a dataset's records hold audio, and the records of each of its TFDS splits.
 
     Reads every record once, and leaves what it learned in INDEX where the folder can be written.
-    Raises ValueError, one line, for a dataset that is not of audio, or not in ArrayRecord.
+    Raises UserError, one line, for a dataset that is not of audio, or not in ArrayRecord.
     """
     info, features = (_read_json(folder / f"{n}.json") for n in ("dataset_info", "features"))
     if info.get("fileFormat") != "array_record":
-        raise ValueError(
+        raise UserError(
             f"{folder}: its files are {info.get('fileFormat', 'tfrecord')}, expected array_record; "
             "prepare it with file_format='array_record'"
         )
@@ -99,7 +100,7 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
     shards = {split["name"]: _shards(folder, info, split) for split in info["splits"]}
     missing = [path for paths in shards.values() for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(f"{missing[0]}: no such file; prepare the dataset again")
+        raise UserError(f"{missing[0]}: no such file; prepare the dataset again")
     sizes = {path.name: path.stat().st_size for paths in shards.values() for path in paths}
 
     try:
@@ -118,7 +119,7 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
             try:
                 numbers = range(arrayrecord.count(path))
             except OSError as error:
-                raise ValueError(f"{path}: {error}") from None
+                raise UserError(f"{path}: {error}") from None
             for number in tqdm.tqdm(numbers, desc=f"index {path.name}", leave=False):
                 record, loudest = _look(path, number, audio, sample_rate)
                 records[split].append(record)
@@ -197,13 +198,13 @@ def _parse(content: bytes) -> Any:
     try:
         return tf_example_pb2.Example.FromString(content).features.feature
     except Exception as error:  # protobuf's DecodeError, whose module depends on its version
-        raise ValueError(f"not a tf.train.Example ({error})") from None
+        raise UserError(f"not a tf.train.Example ({error})") from None
 
 
 def _samples(features: Any, audio: Format) -> np.ndarray | bytes:
     """The samples [time, channels] of a record, or the audio file that it holds."""
     if audio.feature not in features:
-        raise ValueError(f"has no feature {audio.feature!r}")
+        raise UserError(f"has no feature {audio.feature!r}")
     feature = features[audio.feature]
     if audio.encoding == "none":
         kind = "float_list" if feature.HasField("float_list") else "int64_list"
@@ -219,7 +220,7 @@ def _samples(features: Any, audio: Format) -> np.ndarray | bytes:
 def _audio_feature(folder: pathlib.Path, features: dict) -> tuple[Format, int | None]:
     """The dataset's feature that holds audio, and its sample rate where that is not in records."""
     named = features.get("featuresDict", {}).get("features", {})
-    for name, feature in named.items():
+    for name, feature in named.items():  # noqa: B007  (read after the loop)
         if feature.get("pythonClassName", "").endswith(".Audio") and "audio" in feature:
             about = feature["audio"]
             sample_rate = int(about.get("sampleRate", 0)) or None
@@ -228,16 +229,16 @@ def _audio_feature(folder: pathlib.Path, features: dict) -> tuple[Format, int | 
         name, sample_rate = "audio", None
         about = named.get(name, {}).get("tensor")
         if about is None:
-            raise ValueError(f"{folder}: expected an Audio feature, or a Tensor named audio")
+            raise UserError(f"{folder}: expected an Audio feature, or a Tensor named audio")
     if about.get("lazyDecode"):
         return Format(name, "file", "", 0), sample_rate or 0
     if sample_rate is None and "sample_rate" not in named:
-        raise ValueError(f"{folder}: neither its feature {name} nor its records say a sample rate")
+        raise UserError(f"{folder}: neither its feature {name} nor its records say a sample rate")
     shape = [int(n) for n in about.get("shape", {}).get("dimensions", [])]
     dtype = about.get("dtype", "int64")
     known = dtype in ("int16", "int32", "int64", "float32", "float64")
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] < 1) or not known:
-        raise ValueError(f"{folder}: feature {name} is {dtype} {shape}, expected [time, channels]")
+        raise UserError(f"{folder}: feature {name} is {dtype} {shape}, expected [time, channels]")
     channels = shape[1] if len(shape) == 2 else 1
     return Format(name, about.get("encoding", "none").lower(), dtype, channels), sample_rate
 
@@ -263,4 +264,4 @@ def _read_json(path: pathlib.Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected JSON ({error})") from None
+        raise UserError(f"{path}: expected JSON ({error})") from None

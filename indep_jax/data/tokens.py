@@ -26,6 +26,7 @@ from array_record.python import array_record_module
 from flax import serialization
 
 from indep_jax.data import arrayrecord
+from indep_jax.support.errors import UserError
 
 INFO = "tokens.json"
 
@@ -72,21 +73,21 @@ def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
 
 
 def read_info(folder: str | os.PathLike) -> dict[str, Any]:
-    """What tokens.json says. Raises ValueError, one line, where there is no store."""
+    """What tokens.json says. Raises UserError, one line, where there is no store."""
     path = pathlib.Path(folder) / INFO
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{folder}: no {INFO} here, expected what indep_jax.encode wrote") from None
+        raise UserError(f"{folder}: no {INFO} here, expected what indep_jax.encode wrote") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise UserError(f"{path}: not JSON ({error})") from None
 
 
 class Store:
     """A complete token store: `len`, and `store[i]` gives Tokens.
 
     info: the content of tokens.json; entries: of each record what the index says.
-    Raises ValueError, one line, for a folder that is no store, or whose shards are not all there.
+    Raises UserError, one line, for a folder that is no store, or whose shards are not all there.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -95,7 +96,7 @@ class Store:
         paths = [shard_path(pathlib.Path(folder), number, shards) for number in range(shards)]
         missing = [path.name for path in paths if not index_path(path).exists()]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: {len(missing)} of {shards} shards are missing, the first is "
                 f"{missing[0]}; the same indep_jax.encode command again makes them"
             )
@@ -109,16 +110,16 @@ class Store:
             except OSError:
                 whole = False
             if not whole:
-                raise ValueError(
+                raise UserError(
                     f"{folder}: {path.name} is not a whole ArrayRecord file; remove it, "
                     "and the same indep_jax.encode command makes it again"
                 )
 
     def select(self, split: str) -> list[int]:
-        """The records of a split, in order. Raises ValueError, one line, where there is none."""
+        """The records of a split, in order. Raises UserError, one line, where there is none."""
         found = [i for i, entry in enumerate(self.entries) if split in (entry["split"], "all")]
         if not found:
-            raise ValueError(f"{self.folder}: no tokens of split {split}")
+            raise UserError(f"{self.folder}: no tokens of split {split}")
         return found
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ import soxr
 
 from indep_jax.data import arrayrecord, tfds
 from indep_jax.data.sources import AudioFile
+from indep_jax.support.errors import UserError
 
 # Half-length of what soxr's HQ filter sees, with a margin, in frames of the lower of the two rates.
 _CONTEXT_FRAMES = 256
@@ -49,7 +50,7 @@ def read_segment(
     """
     start, length = round(start_seconds * sample_rate), round(seconds * sample_rate)
     if start < 0 or length <= 0:
-        raise ValueError(f"segment of {seconds} s at {start_seconds} s: expected start >= 0, > 0 s")
+        raise UserError(f"segment of {seconds} s at {start_seconds} s: expected start >= 0, > 0 s")
     # One period holds `up` frames of the result and `down` of the file; reading from the beginning
     # of a period keeps the phase of the resampler that of the whole file.
     common = math.gcd(file.sample_rate, sample_rate)

@@ -9,10 +9,12 @@ import numpy as np
 import tqdm
 
 from indep_jax.data import sources, transforms
-from indep_jax.dependence import mutual_information as estimate, permutation_test as significance
+from indep_jax.dependence import mutual_information as estimate
+from indep_jax.dependence import permutation_test as significance
 from indep_jax.dependence import total_correlation as total_correlation_lib
 from indep_jax.report import dependence as dependence_figures
 from indep_jax.report import page as report_lib
+from indep_jax.support.errors import UserError
 
 WINDOW_SECONDS = 10
 BATCH = 4
@@ -140,7 +142,7 @@ def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np
             piece = np.concatenate(codes[number])[: frames[number]]
             whole.setdefault(origin, []).append(piece)
     if not whole:
-        raise ValueError(f"source {source.source}: no file of split {source.split} has a frame")
+        raise UserError(f"source {source.source}: no file of split {source.split} has a frame")
     return [np.concatenate(pieces) for pieces in whole.values()]
 
 

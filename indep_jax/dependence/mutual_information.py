@@ -15,6 +15,8 @@ import numpy as np
 import tqdm
 from scipy import stats
 
+from indep_jax.support.errors import UserError
+
 FRAMES_PER_CELL = 100  # below this the estimate is known to read low, see `mutual_information`
 # How low: 2048 codes with 0.227 bits in truth, by frames per cell (simulated once).
 READS_LOW = {0.024: 0.54, 0.24: 0.16, 2.4: 0.01}
@@ -111,12 +113,12 @@ def mutual_information(
     per cell `warnings` says how much to expect. With fewer than 40 files it says that too.
 
     Where one file holds half of the frames or more (a single file, say), equal blocks of the files
-    stand in for files and `warnings` says so. Raises ValueError for codes or sizes of another form.
+    stand in for files and `warnings` says so. Raises UserError for codes or sizes of another form.
     """
     files, sizes = checked(codes, sizes)
     codebooks = len(sizes)
     if codebooks < 2:
-        raise ValueError("codes: expected at least 2 codebooks, found 1")
+        raise UserError("codes: expected at least 2 codebooks, found 1")
     pairs = tuple((i, j) for i in range(codebooks) for j in range(i + 1, codebooks))
     shifts = [[_lag(lag, pair) for pair in pairs] for lag in lags]
     longest_lag = max(abs(shift) for row in shifts for shift in row)
@@ -129,7 +131,7 @@ def mutual_information(
             f"largest lag of {longest_lag} frames and were left out."
         )
     if len(kept) < 3 or 2 * max(map(len, kept)) > sum(map(len, kept)):
-        raise ValueError(
+        raise UserError(
             f"codes: {frames} frames in {len(codes)} files are too few "
             f"for lags up to {longest_lag} frames"
         )
@@ -210,7 +212,7 @@ def change(before: MutualInformation, after: MutualInformation) -> tuple[np.ndar
     interval is narrower than the two intervals suggest. ValueError for other files or lags.
     """
     if before.lags != after.lags or before.files != after.files:
-        raise ValueError("change: expected two measurements of the same files at the same lags")
+        raise UserError("change: expected two measurements of the same files at the same lags")
     value = after.mean_bits - before.mean_bits
     without = after.without_bits.mean(2) - before.without_bits.mean(2)
     return value, jackknife_interval(value, without.T)
@@ -219,31 +221,31 @@ def change(before: MutualInformation, after: MutualInformation) -> tuple[np.ndar
 def checked(codes, sizes) -> tuple[list[np.ndarray], list[int]]:
     """Codes int64 [frames, codebooks] of the files that have a frame, and the codebooks' sizes.
 
-    Raises ValueError, one line, for codes of another form and for sizes that they do not fit.
+    Raises UserError, one line, for codes of another form and for sizes that they do not fit.
     """
     files = [np.asarray(file) for file in codes]
     if not files:
-        raise ValueError("codes: expected at least one array [frames, codebooks], found none")
+        raise UserError("codes: expected at least one array [frames, codebooks], found none")
     for n, file in enumerate(files):
         if file.ndim != 2 or not np.issubdtype(file.dtype, np.integer):
-            raise ValueError(
+            raise UserError(
                 f"codes[{n}]: expected integers [frames, codebooks], not {file.dtype} "
                 f"{list(file.shape)}"
             )
         if file.shape[1] != files[0].shape[1] or file.shape[1] == 0:
-            raise ValueError(
+            raise UserError(
                 f"codes[{n}]: expected {files[0].shape[1] or 'some'} codebooks "
                 f"as in the first file, not {file.shape[1]}"
             )
     files = [file.astype(np.int64) for file in files if len(file)]
     if not files:
-        raise ValueError("codes: all files are empty")
+        raise UserError("codes: all files are empty")
     top = np.max([file.max(0) for file in files], axis=0)
     if min(file.min() for file in files) < 0:
-        raise ValueError("codes: expected values of at least 0, found a negative one")
+        raise UserError("codes: expected values of at least 0, found a negative one")
     sizes = list(top + 1) if sizes is None else list(sizes)
     if len(sizes) != len(top) or any(top >= sizes):
-        raise ValueError(f"codes up to {top.tolist()} do not fit codebooks of sizes {sizes}")
+        raise UserError(f"codes up to {top.tolist()} do not fit codebooks of sizes {sizes}")
     return files, [int(size) for size in sizes]
 
 
@@ -268,7 +270,7 @@ def _lag(lag: int | str, pair: tuple[int, int]) -> int:
     if lag == "delay":
         return pair[1] - pair[0]
     if isinstance(lag, str) or int(lag) != lag:
-        raise ValueError(f"lag {lag!r}: expected an integer or 'delay'")
+        raise UserError(f"lag {lag!r}: expected an integer or 'delay'")
     return int(lag)
 
 

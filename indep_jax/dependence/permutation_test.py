@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indep_jax.dependence import mutual_information as estimate
+from indep_jax.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ def permutation_test(
     at most a of the cases where the codebooks are independent and files are alike. Where one file
     holds most frames, blocks stand in for files, and `warnings` says so: neighbouring blocks
     resemble each other, and small p-values are then too small. Cost: O(permutations codebooks
-    rows^2). Raises ValueError for codes of another form, or too few.
+    rows^2). Raises UserError for codes of another form, or too few.
     """
     files, sizes = estimate.checked(codes, None)
     if len(sizes) < 2:
-        raise ValueError("codes: expected at least 2 codebooks, found 1")
+        raise UserError("codes: expected at least 2 codebooks, found 1")
     files, warnings = estimate.files_or_blocks(files)
     if len(files) < 3:
-        raise ValueError(f"codes: {len(files)} files are too few to permute")
+        raise UserError(f"codes: {len(files)} files are too few to permute")
     rng = np.random.default_rng(seed)
     files = [files[f] for f in rng.permutation(len(files))[:rows]]
     each = max(1, rows // len(files))

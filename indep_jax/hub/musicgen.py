@@ -14,6 +14,7 @@ import numpy as np
 from indep_jax.hub import encodec, weights
 from indep_jax.hub.weights import Entry
 from indep_jax.lm import model as lm_model
+from indep_jax.support.errors import UserError
 
 _FIELDS = {  # our field of `model`: (Hugging Face's, its default in MusicgenDecoderConfig)
     "codebooks": ("num_codebooks", 4),
@@ -78,15 +79,15 @@ def _is_encoders(name: str) -> bool:
 def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     """Our config (task, dtype, model) from the fields of their config.json.
 
-    Raises ValueError, one line that names the field, for what is not MusicGen's architecture.
+    Raises UserError, one line that names the field, for what is not MusicGen's architecture.
     """
     kind = hub.get("model_type")
     if kind not in PREFIXES:
         expected = " or ".join(map(repr, PREFIXES))
-        raise ValueError(f"{name}: model_type must be {expected}, not {kind!r}")
+        raise UserError(f"{name}: model_type must be {expected}, not {kind!r}")
     for part in ("decoder", "text_encoder") if kind == "musicgen" else ():
         if not isinstance(hub.get(part), Mapping):
-            raise ValueError(f"{name}: {part} is missing")
+            raise UserError(f"{name}: {part} is missing")
     decoder = hub["decoder"] if kind == "musicgen" else hub
     model = {ours: decoder.get(theirs, default) for ours, (theirs, default) in _FIELDS.items()}
     size = model["codebook_size"]
@@ -102,14 +103,14 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
         value = decoder.get(field, default)
         if value not in allowed:
             expected = " or ".join(json.dumps(a) for a in allowed)
-            raise ValueError(f"{name}: {field} is {value!r}; only {expected} is supported")
+            raise UserError(f"{name}: {field} is {value!r}; only {expected} is supported")
     model["pattern"] = _PATTERNS[decoder.get("audio_channels", 1)]
     model["text_dim"] = model["dim"]
     if kind == "musicgen":
         encoder = hub["text_encoder"]
         if (kind := encoder.get("model_type")) not in _TEXTS:
             expected = " or ".join(map(repr, _TEXTS))
-            raise ValueError(f"{name}: text_encoder.model_type must be {expected}, not {kind!r}")
+            raise UserError(f"{name}: text_encoder.model_type must be {expected}, not {kind!r}")
         field, default = _TEXTS[kind]
         model["text_dim"] = encoder.get(field, default)
     model |= dict(positions="sinusoidal", head="linear", depth={}, remat=False)
@@ -119,16 +120,16 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
 def config_to_hub(model: Mapping) -> dict:
     """The fields of their decoder from our `model` section, of an LM that they can express.
 
-    Raises ValueError, one line that names the field, for one that transformers has no form of.
+    Raises UserError, one line that names the field, for one that transformers has no form of.
     """
     patterns = {pattern: channels for channels, pattern in _PATTERNS.items()}
     for field, allowed in dict(positions=("sinusoidal",), head=("linear",), pattern=patterns).items():
         if model[field] not in allowed:
-            raise ValueError(
+            raise UserError(
                 f"model.{field} {model[field]!r}: transformers' MusicGen has {' or '.join(allowed)}"
             )
     if not model["text_dim"]:
-        raise ValueError("model.text_dim 0: transformers' MusicGen reads a text")
+        raise UserError("model.text_dim 0: transformers' MusicGen reads a text")
     size = model["codebook_size"]
     return dict(
         model_type="musicgen_decoder",
@@ -160,7 +161,7 @@ def read(folder: str | Path, shardings: Mapping | None = None) -> tuple[dict, di
     `lm.model.from_config(config["model"], config["dtype"])`; `variables` are float32 arrays, placed
     one by one, as `shardings` says where it is given.
 
-    Raises ValueError, one line, for a folder that is no MusicGen, for tensors that are missing,
+    Raises UserError, one line, for a folder that is no MusicGen, for tensors that are missing,
     left over or of another shape, and for weights in a pickle, which is never opened.
     """
     folder = Path(folder)
@@ -186,13 +187,13 @@ def to_hub(
     Returns:
       (JSON files by name, tensors by name, files of the tokenizer).
 
-    Raises ValueError, one line, for a model that transformers has no form of.
+    Raises UserError, one line, for a model that transformers has no form of.
     """
     decoder = config_to_hub(model)
     encoder, name, prefix = weights.part_of(text, "text_encoder")
     kind = encoder.get("model_type")
     if kind not in _TEXTS:
-        raise ValueError(f"{name}: model_type must be {' or '.join(map(repr, _TEXTS))}, not {kind!r}")
+        raise UserError(f"{name}: model_type must be {' or '.join(map(repr, _TEXTS))}, not {kind!r}")
     states = weights.read_tensors(text, _is_encoders, prefix)
     configs, sound = encodec.to_hub(*codec)
     tensors = weights.to_tensors(name_map(model, PREFIXES["musicgen"]), variables)

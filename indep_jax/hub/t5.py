@@ -13,6 +13,7 @@ import numpy as np
 
 from indep_jax.hub import weights
 from indep_jax.hub.weights import Entry
+from indep_jax.support.errors import UserError
 from indep_jax.text.t5 import T5Encoder
 
 _FIELDS = {  # our field of T5Encoder: (Hugging Face's, its default in transformers' T5Config)
@@ -70,13 +71,13 @@ def has_counterpart(name: str) -> bool:
 def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
     """The fields of T5Encoder from those of a config.json.
 
-    Raises ValueError, one line that names the field, for another architecture.
+    Raises UserError, one line that names the field, for another architecture.
     """
     if hub.get("model_type") != "t5":
-        raise ValueError(f"{name}: model_type must be 't5', not {hub.get('model_type')!r}")
+        raise UserError(f"{name}: model_type must be 't5', not {hub.get('model_type')!r}")
     feed_forward = hub.get("feed_forward_proj", "relu")
     if feed_forward not in _FEED_FORWARD:
-        raise ValueError(
+        raise UserError(
             f"{name}: feed_forward_proj is {feed_forward!r}; only "
             f"{' or '.join(_FEED_FORWARD)} is supported"
         )
@@ -87,13 +88,13 @@ def config_from_hub(hub: Mapping, name: str = "config.json") -> dict:
 def to_variables(config: Mapping, tensors: Mapping, folder: Path) -> dict:
     """Variables of T5Encoder(**config) from the encoder's tensors, by Hugging Face's names.
 
-    Raises ValueError, one line that names `folder`, for tensors that do not fit.
+    Raises UserError, one line that names `folder`, for tensors that do not fit.
     """
     tensors = dict(tensors)
     if _SAME_EMBEDDING in tensors:
         same = tensors.pop(_SAME_EMBEDDING)
         if not np.array_equal(tensors.setdefault(_EMBEDDING, same), same):
-            raise ValueError(f"{folder}: {_SAME_EMBEDDING} and {_EMBEDDING} differ")
+            raise UserError(f"{folder}: {_SAME_EMBEDDING} and {_EMBEDDING} differ")
     ids, mask = (jax.ShapeDtypeStruct((1, 1), dtype) for dtype in (jnp.int32, bool))
     module = T5Encoder(**config)
     return weights.to_variables(name_map(config), module, [ids, mask], tensors, folder)
@@ -102,7 +103,7 @@ def to_variables(config: Mapping, tensors: Mapping, folder: Path) -> dict:
 def read(folder: str | Path) -> tuple[dict, dict]:
     """Reads a Hugging Face folder of a T5, of its encoder, or of a MusicGen: (config, variables).
 
-    For `T5Encoder(**config).apply(variables, ids, mask)`. Raises ValueError, one line, for another
+    For `T5Encoder(**config).apply(variables, ids, mask)`. Raises UserError, one line, for another
     architecture, for tensors that are missing, left over or of another shape, and for weights in a
     pickle, which is never opened.
     """

@@ -9,6 +9,7 @@ import numpy as np
 
 from indep_jax.codec.model import Encoded
 from indep_jax.hub import folders, weights
+from indep_jax.support.errors import UserError
 
 KINDS = dict(dac="DacModel", mimi="MimiModel")
 
@@ -57,32 +58,32 @@ class Tokenizer:
 def load(spec: str) -> Tokenizer:
     """The tokenizer "transformers:KIND:PATH", KIND dac or mimi; PATH may be hf:NAME.
 
-    Raises ValueError, one line, for another kind, a folder that holds none, and where torch or
+    Raises UserError, one line, for another kind, a folder that holds none, and where torch or
     transformers are missing.
     """
     scheme, _, rest = spec.partition(":")
     kind, _, path = rest.partition(":")
     if scheme != "transformers" or kind not in KINDS or not path:
         expected = " or ".join(f"transformers:{kind}:PATH" for kind in KINDS)
-        raise ValueError(f"tokenizer {spec!r}: expected {expected}")
+        raise UserError(f"tokenizer {spec!r}: expected {expected}")
     try:
         import torch  # noqa: F401
         import transformers
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"tokenizer {spec}: {error.name} is missing: pip install 'indep_jax[parity]'"
         ) from None
     folder = folders.locate(path)
     found = weights.read_config(folder).get("model_type")
     if found != kind:
-        raise ValueError(f"{folder / 'config.json'}: model_type must be {kind!r}, not {found!r}")
+        raise UserError(f"{folder / 'config.json'}: model_type must be {kind!r}, not {found!r}")
     try:
         model, info = getattr(transformers, KINDS[kind]).from_pretrained(
             folder, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # of many kinds, over several lines
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{folder}: transformers cannot load it: {reason[0]}") from None
+        raise UserError(f"{folder}: transformers cannot load it: {reason[0]}") from None
     if info["missing_keys"]:
-        raise ValueError(f"{folder}: weights are missing, such as {sorted(info['missing_keys'])[0]}")
+        raise UserError(f"{folder}: weights are missing, such as {sorted(info['missing_keys'])[0]}")
     return Tokenizer(model.eval())

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import safetensors
 
+from indep_jax.support.errors import UserError
 
 _OF_PARTS = ("musicgen", "musicgen_melody")  # models that hold a text encoder and a codec
 
@@ -67,16 +68,16 @@ class Stored:
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict:
-    """The fields of a folder's config.json, or of another file. Raises ValueError, one line."""
+    """The fields of a folder's config.json, or of another file. Raises UserError, one line."""
     path = folder / name
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise UserError(f"{path}: not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected fields with names, not {type(found).__name__}")
+        raise UserError(f"{path}: expected fields with names, not {type(found).__name__}")
     return found
 
 
@@ -107,17 +108,17 @@ def read_tensors(
         try:
             listed = set(json.loads(index.read_text())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{index}: has no weight_map of file names") from None
+            raise UserError(f"{index}: has no weight_map of file names") from None
         paths = [folder / name for name in sorted(listed)]
     elif any(folder.glob("*.bin")):
         model = (read_config(folder).get("architectures") or ["AutoModel"])[0]
-        raise ValueError(
+        raise UserError(
             f"{folder}: its weights are a pickle (.bin), which is never opened; if you trust it, "
             f"convert it: python -c \"from transformers import {model}; "
             f"{model}.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     else:
-        raise ValueError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     tensors = {}
     for path in paths:
         try:
@@ -127,13 +128,13 @@ def read_tensors(
                     if not whole.startswith(prefix) or not has_counterpart(name):
                         continue
                     if name in tensors:
-                        raise ValueError(f"{path}: {whole} is in {tensors[name].path.name} too")
+                        raise UserError(f"{path}: {whole} is in {tensors[name].path.name} too")
                     shape = tuple(file.get_slice(whole).get_shape())
                     tensors[name] = Stored(path, whole, shape)
         except FileNotFoundError:
-            raise ValueError(f"{path}: no such file, which {index.name} lists") from None
+            raise UserError(f"{path}: no such file, which {index.name} lists") from None
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+            raise UserError(f"{path}: not a whole safetensors file ({error})") from None
     return tensors
 
 
@@ -151,7 +152,7 @@ def to_variables(
         device.
 
     Raises:
-      ValueError: one line, for tensors that are missing, left over or of another shape.
+      UserError: one line, for tensors that are missing, left over or of another shape.
     """
     variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     flat = flax.traverse_util.flatten_dict(variables, sep="/")
@@ -171,7 +172,7 @@ def to_variables(
             )
     if problems:
         more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise ValueError(
+        raise UserError(
             f"{folder / 'model.safetensors'}: does not fit config.json: "
             + "; ".join(problems[:4])
             + more

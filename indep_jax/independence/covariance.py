@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from indep_jax.independence import streams as streams_
 from indep_jax.signal.stft import at_least_float32
+from indep_jax.support.errors import UserError
 
 BLOCK = 256
 
@@ -33,7 +34,7 @@ def covariance(
     rows are all the communication. ValueError for `diagonal` with `segments`.
     """
     if diagonal and segments is not None:
-        raise ValueError(
+        raise UserError(
             "covariance: the V-statistic (diagonal) cannot leave out pairs of segments"
         )
     x_NxKxD, segments = streams_.rows(streams, segments)
@@ -45,7 +46,7 @@ def covariance(
         x_NxKxD = x_NxKxD - jnp.mean(x_NxKxD, axis=0)
     n, codebooks, dim = x_NxKxD.shape
     if codebooks < 2:
-        raise ValueError(f"covariance of {codebooks} codebook: expected at least 2")
+        raise UserError(f"covariance of {codebooks} codebook: expected at least 2")
     if segments is None:
         products = jnp.einsum("nkd,nle->kdle", x_NxKxD, x_NxKxD, precision="highest")
         squares_KxK = jnp.sum(jnp.square(products), axis=(1, 3))

@@ -2,7 +2,9 @@
 
 import jax.numpy as jnp
 
-from indep_jax.independence import pair_sums as kernels, streams as streams_
+from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import streams as streams_
+from indep_jax.support.errors import UserError
 
 
 def dhsic(
@@ -54,7 +56,7 @@ def dhsic(
     ValueError for `diagonal` with `segments`.
     """
     if diagonal and segments is not None:
-        raise ValueError("dhsic: the V-statistic (diagonal) cannot leave out pairs of segments")
+        raise UserError("dhsic: the V-statistic (diagonal) cannot leave out pairs of segments")
     x_NxKxD, segments = streams_.rows(streams, segments)
     x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:

@@ -5,7 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from indep_jax.independence import pair_sums as kernels, streams as streams_
+from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import streams as streams_
+from indep_jax.support.errors import UserError
 
 
 def permutation_mmd(
@@ -54,18 +56,18 @@ def permutation_mmd(
     than two clips, or on rows without `batch`.
     """
     if published and segments is not None:
-        raise ValueError("permutation_mmd: the published arithmetic knows no segments")
+        raise UserError("permutation_mmd: the published arithmetic knows no segments")
     if diagonal and (published or segments is not None):
-        raise ValueError(
+        raise UserError(
             "permutation_mmd: the V-statistic (diagonal) cannot leave out pairs of segments, nor "
             "is it the published arithmetic"
         )
     if published and batch is None:
         if streams.ndim != 4:
-            raise ValueError("permutation_mmd: published=True on rows needs batch=, their clips")
+            raise UserError("permutation_mmd: published=True on rows needs batch=, their clips")
         batch = streams.shape[0]
     if published and batch < 2:
-        raise ValueError(f"permutation_mmd: published=True of {batch} clip: expected at least 2")
+        raise UserError(f"permutation_mmd: published=True of {batch} clip: expected at least 2")
     x_NxKxD, segments = streams_.rows(streams, segments)
     x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:

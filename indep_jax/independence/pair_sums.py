@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from indep_jax.signal.stft import at_least_float32
+from indep_jax.support.errors import UserError
 
 PAPER_BANDWIDTHS = (0.1, 1.0, 5.0, 10.0, 20.0, 50.0)  # ICML 2024; for standardised vectors
 MEDIAN_FACTORS = (0.5, 1.0, 2.0)
@@ -45,11 +46,11 @@ def bandwidths(rule, rows_NxKxD, segments=None):
         a = jnp.asarray(PAPER_BANDWIDTHS, dtype)
         return jnp.broadcast_to(a[:, None], (len(PAPER_BANDWIDTHS), codebooks))
     if rule not in ("median", "median_shared"):
-        raise ValueError(
+        raise UserError(
             f"bandwidths {rule!r}: expected 'paper', 'median', 'median_shared' or an array"
         )
     if n < 2:
-        raise ValueError(f"bandwidths {rule!r} of {n} rows: expected at least 2")
+        raise UserError(f"bandwidths {rule!r} of {n} rows: expected at least 2")
     size = min(n, MEDIAN_ROWS)
     chosen = np.arange(size) * n // size
     x_SxKxD = jax.lax.stop_gradient(at_least_float32(rows_NxKxD[chosen]))
@@ -155,7 +156,7 @@ def pair_sums(
     n, exclude = x_NxKxD.shape[0], x_ids is not None
     pairs = LOCAL if pairs is None else pairs
     if block < 1:
-        raise ValueError(f"block {block}: expected at least 1")
+        raise UserError(f"block {block}: expected at least 1")
     padding = (0, -n % pairs.shards)
     # Distances do not see a shift; without it |x|^2 + |y|^2 - 2 x.y would cancel to rounding.
     x = at_least_float32(x_NxKxD)

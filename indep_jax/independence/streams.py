@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from indep_jax.signal.stft import at_least_float32
+from indep_jax.support.errors import UserError
 
 
 def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
@@ -24,10 +25,10 @@ def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
     if pattern == "delay":
         return tuple(range(codebooks))
     if isinstance(pattern, str):
-        raise ValueError(f"delay pattern {pattern!r}: expected 'parallel', 'delay' or a sequence")
+        raise UserError(f"delay pattern {pattern!r}: expected 'parallel', 'delay' or a sequence")
     pattern = tuple(int(delay) for delay in pattern)
     if len(pattern) != codebooks or min(pattern) < 0:
-        raise ValueError(f"delays {pattern}: expected {codebooks} integers of at least 0")
+        raise UserError(f"delays {pattern}: expected {codebooks} integers of at least 0")
     return pattern
 
 
@@ -44,7 +45,7 @@ def align(streams_BxTxKxD, pattern: str | Sequence[int]):
     lags = delays(pattern, codebooks)
     longest = max(lags)
     if time <= longest:
-        raise ValueError(f"streams of {time} frames: expected more than the delay of {longest}")
+        raise UserError(f"streams of {time} frames: expected more than the delay of {longest}")
     starts = [longest - delay for delay in lags]
     return jnp.stack(
         [streams_BxTxKxD[:, s : s + time - longest, k] for k, s in enumerate(starts)], axis=2
@@ -69,7 +70,7 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     chex.assert_rank(streams_BxTxKxD, 4)
     _, time, codebooks, dim = streams_BxTxKxD.shape
     if not 1 <= past < time or ridge <= 0:
-        raise ValueError(
+        raise UserError(
             f"condition of {time} frames: expected 1 <= past < {time} and ridge > 0, "
             f"not {past} and {ridge}"
         )

@@ -17,6 +17,7 @@ from indep_jax.codec import chunks, model, quantizer, streaming
 from indep_jax.codec.model import Encoded
 from indep_jax.data import pipeline, sources
 from indep_jax.hub import encodec, folders
+from indep_jax.support.errors import UserError
 from indep_jax.training import checkpoints
 
 
@@ -74,13 +75,13 @@ class LoadedCodec:
     def encode(self, wave) -> Encoded:
         """Tokens of waveforms [batch, time, channels], or of one mono waveform [time].
 
-        Raises ValueError for another rank, another number of channels, and an empty waveform.
+        Raises UserError for another rank, another number of channels, and an empty waveform.
         """
         wave = jnp.asarray(wave, jnp.float32)
         if wave.ndim == 1:
             wave = wave[None, :, None]
         if wave.ndim != 3 or wave.shape[-1] != self.channels or wave.shape[1] == 0:
-            raise ValueError(
+            raise UserError(
                 f"wave: expected [batch, time, {self.channels}] with time at least 1, "
                 f"not {list(wave.shape)}"
             )
@@ -102,31 +103,31 @@ class LoadedCodec:
         """Waveforms [batch, length, channels] of what `encode` gave, or of a plain codes array.
 
         Codes are integers [batch, frames, codebooks]; leading codebooks alone are allowed. Without
-        `length`, a plain codes array gives whole frames. Raises ValueError for codes of another
+        `length`, a plain codes array gives whole frames. Raises UserError for codes of another
         shape or out of range, for a length that is not within the frames, and for a plain codes
         array where the codec works in chunks or with levels.
         """
         if isinstance(encoded, Encoded):
             codes, length = encoded.codes, encoded.length if length is None else length
         elif not self.module.codes_suffice:
-            raise ValueError("codes: this codec works in chunks: give decode what encode gave")
+            raise UserError("codes: this codec works in chunks: give decode what encode gave")
         else:
             codes = encoded
         codes = np.asarray(codes)
         if codes.ndim != 3 or not 1 <= codes.shape[2] <= self.codebooks or codes.shape[1] == 0:
-            raise ValueError(
+            raise UserError(
                 f"codes: expected [batch, frames, up to {self.codebooks}], not {list(codes.shape)}"
             )
         if not np.issubdtype(codes.dtype, np.integer):
-            raise ValueError(f"codes: expected integers, not {codes.dtype}")
+            raise UserError(f"codes: expected integers, not {codes.dtype}")
         if codes.size and not 0 <= codes.min() <= codes.max() < self.codebook_size:
-            raise ValueError(
+            raise UserError(
                 f"codes: expected 0 to {self.codebook_size - 1}, not {codes.min()} to {codes.max()}"
             )
         plain = self.module.codes_suffice
         whole = codes.shape[1] * self.module.hop if plain else encoded.length
         if length is not None and not 0 <= length <= whole:
-            raise ValueError(f"length: expected at most {whole} samples, not {length}")
+            raise UserError(f"length: expected at most {whole} samples, not {length}")
         codes = codes.astype(np.int32)
         if plain:
             return self._decode(self.variables, codes)[:, :length]
@@ -138,13 +139,13 @@ class LoadedCodec:
         starts = [first for first, _ in chunks.spans(self.module, length)]
         frames = chunks.frames(self.module, length)
         if sum(frames) != codes.shape[1]:
-            raise ValueError(
+            raise UserError(
                 f"codes: expected {sum(frames)} frames for {length} samples, not {codes.shape[1]}"
             )
         if not self.module.normalize:
             scales = np.ones((len(codes), len(frames)), np.float32)
         if np.shape(scales) != (len(codes), len(frames)):
-            raise ValueError(
+            raise UserError(
                 f"scales: expected those that encode gave, {[len(codes), len(frames)]}, "
                 f"not {list(np.shape(scales))}"
             )
@@ -266,16 +267,16 @@ class PairedCodec:
     """A codec of one channel, for each of two: as stereo MusicGen has it (Copet et al. 2023, 2.3).
 
     Codes are those of the left and the right channel by turns, [batch, frames, 2 x codebooks]. Its
-    attributes and functions are those of LoadedCodec. Raises ValueError for a codec of two channels.
+    attributes and functions are those of LoadedCodec. Raises UserError for a codec of two channels.
     """
 
     channels = 2
 
     def __init__(self, mono: LoadedCodec):
         if mono.channels != 1:
-            raise ValueError(f"stereo tokens: expected a codec of 1 channel, this one has {mono.channels}")
+            raise UserError(f"stereo tokens: expected a codec of 1 channel, this one has {mono.channels}")
         if not mono.module.codes_suffice:
-            raise ValueError("stereo tokens: expected a codec that works neither in chunks nor with levels")
+            raise UserError("stereo tokens: expected a codec that works neither in chunks nor with levels")
         self.mono, self.module = mono, mono.module
         self.sample_rate, self.frame_rate = mono.sample_rate, mono.frame_rate
         self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size
@@ -289,7 +290,7 @@ class PairedCodec:
         """Tokens of waveforms [batch, time, 2]."""
         wave = jnp.asarray(wave, jnp.float32)
         if wave.ndim != 3 or wave.shape[-1] != 2:
-            raise ValueError(f"wave: expected [batch, time, 2], not {list(wave.shape)}")
+            raise UserError(f"wave: expected [batch, time, 2], not {list(wave.shape)}")
         sides = [self.mono.encode(wave[..., side : side + 1]) for side in range(2)]
         codes = jnp.stack([side.codes for side in sides], axis=-1)
         return Encoded(codes.reshape(*codes.shape[:2], -1), None, wave.shape[1])
@@ -347,7 +348,7 @@ def load_codec(
     of the Hugging Face hub. `bandwidth`, kbit/s, is one of the codec's: with fewer codebooks than
     all. `dtype` is that of the convolutions, float32 or bfloat16; default what the config says.
 
-    Raises ValueError, one line that names the path and what was expected.
+    Raises UserError, one line that names the path and what was expected.
     """
     folder, step = folders.locate(path), 0
     config = read_config(folder)
@@ -358,12 +359,12 @@ def load_codec(
         step, state = checkpoints.restore_latest(folder, only=("ema", "collections"))
         variables = dict(params=state["ema"], codebook=state["collections"]["codebook"])
         if not np.any(variables["codebook"]["count"]):
-            raise ValueError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
+            raise UserError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
     if bandwidth is not None:
         possible = encodec.bandwidths(config)
         lower = [each for each in possible if each <= bandwidth * (1 + 1e-9)]  # as it is printed
         if not lower or not math.isclose(lower[-1], bandwidth):
-            raise ValueError(f"{path}: bandwidth must be one of {possible}, not {bandwidth}")
+            raise UserError(f"{path}: bandwidth must be one of {possible}, not {bandwidth}")
         fewer = encodec.codebooks_at(config, lower[-1])
         config["quantizer"] |= dict(codebooks=fewer, bandwidths=lower)
         codebook = jax.tree.map(lambda x: x[:fewer], variables["codebook"])
@@ -375,7 +376,7 @@ def load_codec_of(path: str | Path, codebooks: int) -> LoadedCodec | PairedCodec
     """The codec of tokens of so many codebooks.
 
     At the bandwidth that has as many; of one channel's codes, where there are twice as many, it is
-    one for each of two. The codec as it is where neither holds. Raises ValueError as `load_codec`.
+    one for each of two. The codec as it is where neither holds. Raises UserError as `load_codec`.
     """
     codec = load_codec(path)
     for bandwidth in codec.bandwidths[:-1]:
@@ -438,16 +439,16 @@ def read_config(path: Path, task: str = "codec") -> dict:
     kind = dict(codec="EnCodec", lm="MusicGen")[task]
     expected = f"expected a workdir of indep_jax.train or a Hugging Face {kind} folder"
     if not path.is_dir():
-        raise ValueError(f"{path}: no such folder; {expected}")
+        raise UserError(f"{path}: no such folder; {expected}")
     if not (path / "config.json").is_file():
-        raise ValueError(f"{path}: has no config.json; {expected}")
+        raise UserError(f"{path}: has no config.json; {expected}")
     try:
         config = json.loads((path / "config.json").read_text())
     except ValueError as error:
-        raise ValueError(f"{path / 'config.json'}: not JSON ({error})") from None
+        raise UserError(f"{path / 'config.json'}: not JSON ({error})") from None
     if not isinstance(config, dict) or not (config.get("task") == task or "model_type" in config):
         what = dict(codec="codec", lm="language model")[task]
-        raise ValueError(f"{path / 'config.json'}: describes no {what}; {expected}")
+        raise UserError(f"{path / 'config.json'}: describes no {what}; {expected}")
     return config
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from indep_jax.hub import folders, musicgen
-from indep_jax.lm import model, sampling
 from indep_jax.inference.codec import LoadedCodec, PairedCodec, load_codec_of, read_config
 from indep_jax.inference.text import load_text
+from indep_jax.lm import model, sampling
+from indep_jax.support.errors import UserError
 from indep_jax.training import checkpoints
 
 
@@ -63,7 +64,7 @@ class LoadedLM:
         text = {}
         if texts is not None:
             if self.encoder is None:
-                raise ValueError("texts: this model was trained without")
+                raise UserError("texts: this model was trained without")
             states, mask = self.encoder(texts)
             text = dict(text=states, text_mask=mask, guidance=guidance)
         frames = max(1, round(seconds * rate))
@@ -94,7 +95,7 @@ def load_lm(
     in place of the folder's own. dtype: float32 or bfloat16, of weights and computation; by default
     the weights are as stored, and the computation is what the config says.
 
-    Raises ValueError, one line that names the path and what was expected.
+    Raises UserError, one line that names the path and what was expected.
     """
     folder, step = folders.locate(path), 0
     config = read_config(folder, "lm")
@@ -110,17 +111,17 @@ def load_lm(
         step, state = checkpoints.restore_latest(folder, only=("ema",))
         params = state["ema"]
     if not codec:
-        raise ValueError(f"{path}: names no codec: say which one made its tokens")
+        raise UserError(f"{path}: names no codec: say which one made its tokens")
     loaded = load_codec_of(codec, config["model"]["codebooks"])
     for name in ("codebooks", "codebook_size"):
         if getattr(loaded, name) != config["model"][name]:
-            raise ValueError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
+            raise UserError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
                              f"on {config['model'][name]}")
     if not loaded.module.codes_suffice:
-        raise ValueError(f"{codec}: works in chunks or with levels, which {path} does not predict")
+        raise UserError(f"{codec}: works in chunks or with levels, which {path} does not predict")
     made_by = config.get("data", {}).get("codec")
     if made_by and made_by != loaded.fingerprint:
-        raise ValueError(f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "
+        raise UserError(f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "
                          f"of {made_by}")
     if "data" not in config:
         seconds = musicgen.read_frames(folder) / loaded.frame_rate

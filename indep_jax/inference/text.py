@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from indep_jax.hub import folders, minilm, t5, weights
+from indep_jax.support.errors import UserError
 from indep_jax.text.conditioner import Conditioner, load_tokenizer
 from indep_jax.text.minilm import MiniLM
 from indep_jax.text.t5 import T5Encoder
@@ -15,14 +16,14 @@ def load_text(path: str | Path, max_tokens: int = 64) -> Conditioner:
     (config.json, model.safetensors, tokenizer.json), or "minilm", all-MiniLM-L6-v2 as the extra
     `text` installs it. "hf:NAME" is a model of the Hugging Face hub. Texts are cut to `max_tokens`.
 
-    Raises ValueError, one line that names the path or package and what was expected.
+    Raises UserError, one line that names the path or package and what was expected.
     """
     folder = text_folder(path)
     hub, name, _ = weights.part_of(folder, "text_encoder")
     kind = hub.get("model_type")
     kinds = dict(t5=(T5Encoder, t5), bert=(MiniLM, minilm))
     if kind not in kinds:
-        raise ValueError(f"{name}: model_type is {kind!r}, expected 't5' or 'bert'")
+        raise UserError(f"{name}: model_type is {kind!r}, expected 't5' or 'bert'")
     module, hub = kinds[kind]
     tokenizer = load_tokenizer(folder)
     config, variables = hub.read(folder)
@@ -33,5 +34,5 @@ def text_folder(path: str | Path) -> Path:
     """The folder of a text encoder: see `load_text`."""
     folder = minilm.installed() if path == "minilm" else folders.locate(path)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
+        raise UserError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
     return folder

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import chex
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -18,6 +17,7 @@ from flax.core import FrozenDict
 
 from indep_jax.lm import patterns
 from indep_jax.lm.transformer import POSITIONS, Cache, Memory, Transformer
+from indep_jax.support.errors import UserError
 
 HEADS = ("linear", "depth")
 
@@ -155,27 +155,27 @@ class LM(nn.Module):
 def from_config(model: Mapping, dtype="float32") -> LM:
     """The module of a config's `model` section, whose fields are those of LM.
 
-    Raises ValueError for a field that cannot be: one line that names it.
+    Raises UserError for a field that cannot be: one line that names it.
     """
     fields = dict(model) | dict(depth=FrozenDict(model["depth"]))
     if not isinstance(fields["pattern"], str):
         fields["pattern"] = tuple(fields["pattern"])
     for name, allowed in dict(positions=POSITIONS, head=HEADS).items():
         if fields[name] not in allowed:
-            raise ValueError(f"model.{name} must be one of {allowed}, not {fields[name]!r}")
+            raise UserError(f"model.{name} must be one of {allowed}, not {fields[name]!r}")
     joint = fields["head"] == "depth"
     for name, least in dict(codebooks=1 + joint, codebook_size=1, text_dim=0).items():
         if fields[name] < least:
-            raise ValueError(f"model.{name} must be at least {least}, not {fields[name]}")
+            raise UserError(f"model.{name} must be at least {least}, not {fields[name]}")
     patterns.schedule(fields["pattern"], 1, fields["codebooks"])
     stacks = {"model": fields} | ({"model.depth": fields["depth"]} if joint else {})
     for section, stack in stacks.items():
         for name in ("dim", "layers", "heads", "ffn_dim"):
             if stack[name] < 1:
-                raise ValueError(f"{section}.{name} must be at least 1, not {stack[name]}")
+                raise UserError(f"{section}.{name} must be at least 1, not {stack[name]}")
         multiple = 2 * stack["heads"] if fields["positions"] == "rotary" else stack["heads"]
         if stack["dim"] % multiple or stack["dim"] % 2 or stack["dim"] < 4:
-            raise ValueError(
+            raise UserError(
                 f"{section}.dim must be even, at least 4 and a multiple of {multiple} for "
                 f"{stack['heads']} heads, not {stack['dim']}"
             )

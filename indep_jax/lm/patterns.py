@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import chex
 import numpy as np
 
+from indep_jax.support.errors import UserError
+
 
 def delay(frames: int, codebooks: int, delays: Sequence[int] | None = None) -> np.ndarray:
     """Codebook k is delays[k] steps late: frames + max(delays) steps.
@@ -22,7 +24,7 @@ def delay(frames: int, codebooks: int, delays: Sequence[int] | None = None) -> n
     """
     delays = np.arange(codebooks) if delays is None else np.asarray(delays)
     if delays.shape != (codebooks,) or delays.dtype.kind != "i" or delays.min() < 0:
-        raise ValueError(f"delays {delays.tolist()}: expected {codebooks} integers of at least 0")
+        raise UserError(f"delays {delays.tolist()}: expected {codebooks} integers of at least 0")
     schedule = np.arange(frames + delays.max())[:, None] - delays
     return np.where((schedule >= 0) & (schedule < frames), schedule, -1).astype(np.int32)
 
@@ -39,7 +41,7 @@ def stereo_delay(frames: int, codebooks: int) -> np.ndarray:
     an odd number of them.
     """
     if codebooks % 2:
-        raise ValueError(f"stereo_delay: expected an even number of codebooks, not {codebooks}")
+        raise UserError(f"stereo_delay: expected an even number of codebooks, not {codebooks}")
     return delay(frames, codebooks, np.arange(codebooks) // 2)
 
 
@@ -71,14 +73,14 @@ PATTERNS = dict(
 def schedule(pattern: str | Sequence[int], frames: int, codebooks: int) -> np.ndarray:
     """The schedule of a pattern given by its name in PATTERNS, or by the delay of each codebook.
 
-    Raises ValueError for an unknown name, for delays that do not fit, and for no frames.
+    Raises UserError for an unknown name, for delays that do not fit, and for no frames.
     """
     if frames < 1:
-        raise ValueError(f"frames: expected at least 1, not {frames}")
+        raise UserError(f"frames: expected at least 1, not {frames}")
     if not isinstance(pattern, str):
         return delay(frames, codebooks, pattern)
     if pattern not in PATTERNS:
-        raise ValueError(f"pattern {pattern!r}: expected delays, or one of {', '.join(PATTERNS)}")
+        raise UserError(f"pattern {pattern!r}: expected delays, or one of {', '.join(PATTERNS)}")
     return PATTERNS[pattern](frames, codebooks)
 
 
@@ -93,7 +95,7 @@ def inverse(schedule_SxK: np.ndarray) -> np.ndarray:
     found = np.full((schedule_SxK.max() + 1, schedule_SxK.shape[1]), -1, np.int32)
     found[frames, codebooks] = steps
     if np.count_nonzero(found >= 0) != len(steps):
-        raise ValueError("schedule: a code is emitted twice")
+        raise UserError("schedule: a code is emitted twice")
     return found
 
 
@@ -106,7 +108,7 @@ def build(codes_BxTxK, schedule_SxK: np.ndarray, special: int):
     """
     chex.assert_rank(codes_BxTxK, 3)
     if schedule_SxK.max() >= codes_BxTxK.shape[1] or schedule_SxK.shape[1] != codes_BxTxK.shape[2]:
-        raise ValueError(
+        raise UserError(
             f"codes: expected {schedule_SxK.max() + 1} frames of {schedule_SxK.shape[1]} "
             f"codebooks, not {list(codes_BxTxK.shape[1:])}"
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from indep_jax.lm import patterns
 from indep_jax.lm.model import LM
+from indep_jax.support.errors import UserError
 
 
 def draw(logits_BxV, keys_B, temperature, top_k: int, top_p):
@@ -130,11 +131,11 @@ def stream(
     chunk: steps between blocks; by default a window's at once.
 
     Programs are compiled for each (batch, window, frames of the prompt, length of text, chunk).
-    Raises ValueError, one line, for what does not fit.
+    Raises UserError, one line, for what does not fit.
     """
     examples = np.asarray(examples)
     if examples.ndim != 1 or not len(examples) or examples.dtype.kind != "i":
-        raise ValueError(f"examples: expected integers [batch], not {examples!r}")
+        raise UserError(f"examples: expected integers [batch], not {examples!r}")
     limit = frames if window is None else window
     window = min(limit, frames)
     schedule_SxK = model.schedule(window)
@@ -142,9 +143,9 @@ def stream(
     prompt = np.zeros((batch, 0, model.codebooks), np.int32) if prompt is None else prompt
     _check(model, frames, batch, text, text_mask, prompt, guidance, temperature, top_k, top_p)
     if not 0 <= overlap < limit:
-        raise ValueError(f"overlap: expected less than the window of {limit}, not {overlap}")
+        raise UserError(f"overlap: expected less than the window of {limit}, not {overlap}")
     if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk: expected at least 1 step, not {chunk}")
+        raise UserError(f"chunk: expected at least 1 step, not {chunk}")
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), examples)
     drawing = dict(guided=guidance != 1, top_k=min(top_k or model.codebook_size, model.codebook_size))
     codes, given = np.asarray(prompt, np.int32), 0  # frames that were given to the caller
@@ -191,33 +192,33 @@ def stream(
 
 def _check(model, frames, batch, text, text_mask, prompt, guidance, temperature, top_k, top_p):
     if (text is None) != (text_mask is None):
-        raise ValueError("text and text_mask: expected both or none")
+        raise UserError("text and text_mask: expected both or none")
     if text is not None and (
         np.ndim(text) != 3
         or np.shape(text)[0] != batch
         or np.shape(text)[2] != model.text_dim
         or np.shape(text_mask) != np.shape(text)[:2]
     ):
-        raise ValueError(
+        raise UserError(
             f"text: expected [{batch}, length, {model.text_dim}] and a mask of its first two axes, "
             f"not {list(np.shape(text))} and {list(np.shape(text_mask))}"
         )
     if guidance != 1 and text is None:
-        raise ValueError(f"guidance {guidance}: expected a text to guide with, or guidance 1")
+        raise UserError(f"guidance {guidance}: expected a text to guide with, or guidance 1")
     shape = np.shape(prompt)
     if len(shape) != 3 or (shape[0], shape[2]) != (batch, model.codebooks) or shape[1] >= frames:
-        raise ValueError(
+        raise UserError(
             f"prompt: expected [{batch}, less than {frames} frames, {model.codebooks}], "
             f"not {list(shape)}"
         )
     if np.size(prompt) and not 0 <= np.min(prompt) <= np.max(prompt) < model.codebook_size:
-        raise ValueError(
+        raise UserError(
             f"prompt: expected codes 0 to {model.codebook_size - 1}, "
             f"not {np.min(prompt)} to {np.max(prompt)}"
         )
     if not temperature > 0:
-        raise ValueError(f"temperature: expected more than 0, not {temperature}; top_k=1 is greedy")
+        raise UserError(f"temperature: expected more than 0, not {temperature}; top_k=1 is greedy")
     if top_k < 0:
-        raise ValueError(f"top_k: expected at least 0, not {top_k}")
+        raise UserError(f"top_k: expected at least 0, not {top_k}")
     if not 0 < top_p <= 1:
-        raise ValueError(f"top_p: expected more than 0 and at most 1, not {top_p}")
+        raise UserError(f"top_p: expected more than 0 and at most 1, not {top_p}")

@@ -25,9 +25,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-from indep_jax.support.files import replace_file
 from indep_jax.dependence.mutual_information import MutualInformation
 from indep_jax.signal import mel
+from indep_jax.support.files import replace_file
 
 INK = "#22262b"
 TRAINED, HELD_OUT = "#2b7a99", "#c8501e"

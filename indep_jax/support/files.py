@@ -10,6 +10,8 @@ import os
 import pathlib
 from typing import Any
 
+from indep_jax.support.errors import UserError
+
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file, and its folder, so that nobody ever sees half of it: beside, then renamed."""
@@ -27,16 +29,16 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 def begin(path: pathlib.Path, made_with: dict[str, Any]) -> None:
     """Writes `made_with` to the JSON file at `path`, and makes its folder.
 
-    Raises ValueError, one line, where a file is there that says something else.
+    Raises UserError, one line, where a file is there that says something else.
     """
     if path.exists():
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error})") from None
+            raise UserError(f"{path}: not JSON ({error})") from None
         changes = [key for key in made_with if there.get(key) != made_with[key]]
         if changes:
             shown = "; ".join(f"{key}: {there.get(key)} -> {made_with[key]}" for key in changes)
-            raise ValueError(f"{path.parent} holds other results: {shown}")
+            raise UserError(f"{path.parent} holds other results: {shown}")
         return
     replace_file(path, f"{json.dumps(made_with, indent=1)}\n".encode())

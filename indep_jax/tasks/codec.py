@@ -13,6 +13,7 @@ from indep_jax import data, independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
 from indep_jax.evaluation import reconstruction
 from indep_jax.signal import losses
+from indep_jax.support.errors import UserError
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
 
@@ -67,7 +68,7 @@ class CodecTask:
         self._even_count = config.batch_size * frames / config.quantizer.codebook_size
         rows = config.quantizer.kmeans_batches * config.batch_size * frames
         if pretrained is None and 0 < rows < config.quantizer.codebook_size:
-            raise ValueError(
+            raise UserError(
                 f"quantizer.codebook_size {config.quantizer.codebook_size} is more than the {rows} "
                 "latents of quantizer.kmeans_batches, to which k-means fits the codebooks"
             )
@@ -503,45 +504,45 @@ def _advance(state, **collections):
 
 
 def _check(config, pretrained: bool):
-    """Raises ValueError, one line that names the field, for what no run can have."""
+    """Raises UserError, one line that names the field, for what no run can have."""
     loss = config.loss.independence
     if config.model.get("normalize") or config.model.get("chunk_seconds"):
-        raise ValueError("model.normalize, model.chunk_seconds: such a codec cannot be trained here")
+        raise UserError("model.normalize, model.chunk_seconds: such a codec cannot be trained here")
     trainable = config.optimizer.get("trainable", "all")
     if trainable not in ("all", "encoder"):
-        raise ValueError(f"optimizer.trainable must be 'all' or 'encoder', not {trainable!r}")
+        raise UserError(f"optimizer.trainable must be 'all' or 'encoder', not {trainable!r}")
     if pretrained and config.quantizer.warmup_steps:
-        raise ValueError(
+        raise UserError(
             f"quantizer.warmup_steps must be 0 with pretrained weights, not "
             f"{config.quantizer.warmup_steps}"
         )
     settings = config.discriminator
     if settings.filters < 1 or not settings.n_ffts or any(n < 4 or n % 4 for n in settings.n_ffts):
-        raise ValueError(
+        raise UserError(
             "discriminator.filters must be at least 1, and discriminator.n_ffts some multiples of 4, "
             f"not {settings.filters} and {tuple(settings.n_ffts)}"
         )
     if len(config.optimizer.betas) != 2:
-        raise ValueError(f"optimizer.betas must be two numbers, not {tuple(config.optimizer.betas)}")
+        raise UserError(f"optimizer.betas must be two numbers, not {tuple(config.optimizer.betas)}")
     if loss.kind not in LOSSES:
-        raise ValueError(f"loss.independence.kind must be one of {LOSSES}, not {loss.kind!r}")
+        raise UserError(f"loss.independence.kind must be one of {LOSSES}, not {loss.kind!r}")
     if loss.streams not in ("codes", "inputs"):
-        raise ValueError(
+        raise UserError(
             f"loss.independence.streams must be 'codes' or 'inputs', not {loss.streams!r}"
         )
     if loss.condition < 0 or loss.share < 0:
         field = "condition" if loss.condition < 0 else "share"
-        raise ValueError(f"loss.independence.{field} must be at least 0, not {loss[field]}")
+        raise UserError(f"loss.independence.{field} must be at least 0, not {loss[field]}")
     if config.quantizer.kmeans_batches < 1:
-        raise ValueError("quantizer.kmeans_batches must be at least 1")
+        raise UserError("quantizer.kmeans_batches must be at least 1")
     if loss.every < 1 or loss.macro_batch < 1:
-        raise ValueError("loss.independence.every and .macro_batch must be at least 1")
+        raise UserError("loss.independence.every and .macro_batch must be at least 1")
     if config.optimizer.schedule not in ("constant", "cosine"):
-        raise ValueError(
+        raise UserError(
             f"optimizer.schedule must be 'constant' or 'cosine', not {config.optimizer.schedule!r}"
         )
     if config.optimizer.schedule == "cosine" and config.optimizer.warmup_steps >= config.steps:
-        raise ValueError(
+        raise UserError(
             f"optimizer.warmup_steps {config.optimizer.warmup_steps} must be below steps, "
             f"{config.steps}"
         )

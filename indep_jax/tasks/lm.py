@@ -16,6 +16,7 @@ from indep_jax.data import tokens
 from indep_jax.lm import model as lm
 from indep_jax.lm import sampling
 from indep_jax.signal import losses, mel
+from indep_jax.support.errors import UserError
 from indep_jax.text import conditioner
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
@@ -53,21 +54,21 @@ class LMTask:
           codec: made the tokens; with it, evaluations write what the model generates as audio.
           encoder: of the captions; config.text.encoder says which, so that a run is complete.
 
-        Raises ValueError, one line, for tokens of another codec, or of other sizes than the model's.
+        Raises UserError, one line, for tokens of another codec, or of other sizes than the model's.
         """
         config = self.config
         path = config.data.source.removeprefix("tokens:")
         store = tokens.Store(path)
         for name in ("codebooks", "codebook_size"):
             if store.info[name] != config.model[name]:
-                raise ValueError(f"model.{name} is {config.model[name]}, and the tokens in {path} "
+                raise UserError(f"model.{name} is {config.model[name]}, and the tokens in {path} "
                                  f"have {store.info[name]}")
         fingerprint = config.data.codec if codec is None else codec.fingerprint
         if fingerprint and store.info["codec"] != fingerprint:
-            raise ValueError(f"the tokens in {path} are of codec {store.info['codec']}, and codec "
+            raise UserError(f"the tokens in {path} are of codec {store.info['codec']}, and codec "
                              f"{config.codec} is {fingerprint}")
         if codec is not None and not codec.module.codes_suffice:
-            raise ValueError(f"codec {config.codec} works in chunks or with levels, which no language "
+            raise UserError(f"codec {config.codec} works in chunks or with levels, which no language "
                              "model of codes predicts: expected one that does not, or none")
         self._codec, self._frame_rate = codec, store.info["frame_rate"]
         self._frames = round(config.data.segment_seconds * self._frame_rate)
@@ -211,21 +212,21 @@ def _counts(codes):
 
 
 def _check(config):
-    """Raises ValueError, one line that names the field, for what no run can have."""
+    """Raises UserError, one line that names the field, for what no run can have."""
     settings = config.optimizer
     if not config.data.source.startswith("tokens:"):
-        raise ValueError(f"data.source must be tokens:PATH, what indep_jax.encode wrote, not "
+        raise UserError(f"data.source must be tokens:PATH, what indep_jax.encode wrote, not "
                          f"{config.data.source!r}")
     if settings.accumulate < 1 or config.batch_size % settings.accumulate:
-        raise ValueError(f"optimizer.accumulate {settings.accumulate} must divide batch_size "
+        raise UserError(f"optimizer.accumulate {settings.accumulate} must divide batch_size "
                          f"{config.batch_size}")
     if not 0 <= settings.warmup_steps < config.steps:
-        raise ValueError(f"optimizer.warmup_steps {settings.warmup_steps} must be below steps, "
+        raise UserError(f"optimizer.warmup_steps {settings.warmup_steps} must be below steps, "
                          f"{config.steps}")
     if not 0 <= config.text.dropout <= 1:
-        raise ValueError(f"text.dropout must be between 0 and 1, not {config.text.dropout}")
+        raise UserError(f"text.dropout must be between 0 and 1, not {config.text.dropout}")
     if bool(config.text.encoder) != bool(config.model.get("text_dim")):
-        raise ValueError("model.text_dim and text.encoder go together; train.py sets the first")
+        raise UserError("model.text_dim and text.encoder go together; train.py sets the first")
 
 
 def _mel_figure(waves, sample_rate: int) -> matplotlib.figure.Figure:

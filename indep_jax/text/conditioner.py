@@ -19,15 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 
+from indep_jax.support.errors import UserError
+
 INFO, STATES = "text.json", "text.npy"
 _BATCH = 16  # texts that `store` encodes at a time
 
 
 def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
-    """The tokenizer of a folder's tokenizer.json. Raises ValueError, one line."""
+    """The tokenizer of a folder's tokenizer.json. Raises UserError, one line."""
     path = pathlib.Path(folder) / "tokenizer.json"
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{path}: no such file; make it: python -c "
             "\"from transformers import AutoTokenizer as A; "
             f"A.from_pretrained('{folder}').save_pretrained('{folder}')\""
@@ -35,7 +37,7 @@ def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # what the library raises, for any content that it cannot read
-        raise ValueError(f"{path}: not a tokenizer ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: not a tokenizer ({' '.join(str(error).split())})") from None
 
 
 def tokenize(
@@ -44,11 +46,11 @@ def tokenize(
     """Tokens of texts: ids int32 [batch, max_tokens], and mask bool, True where there is one.
 
     Longer texts are cut, special tokens kept. Blank texts have no tokens, not even special ones.
-    Raises ValueError where `max_tokens` has no room for any but the special ones.
+    Raises UserError where `max_tokens` has no room for any but the special ones.
     """
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     if max_tokens <= special:
-        raise ValueError(f"max_tokens {max_tokens}: expected more than the {special} special ones")
+        raise UserError(f"max_tokens {max_tokens}: expected more than the {special} special ones")
     tokenizer.enable_truncation(max_tokens)
     tokenizer.no_padding()
     ids = np.zeros((len(texts), max_tokens), np.int32)
@@ -169,7 +171,7 @@ class Stored:
     """What `store` wrote, called as the Conditioner that made it; needs no encoder.
 
     fingerprint, max_tokens, dim: the encoder's. texts: those that it knows.
-    Raises ValueError, one line, where a folder has no states, or not those that text.json says.
+    Raises UserError, one line, where a folder has no states, or not those that text.json says.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -184,11 +186,11 @@ class Stored:
             ends = np.cumsum([0, *info["lengths"]])
             self._rows = np.load(path.with_name(STATES), mmap_mode="r")
             if self._rows.shape != (ends[-1], self.dim):
-                raise ValueError
+                raise UserError
         except OSError as error:
-            raise ValueError(f"{error.filename}: {(error.strerror or '').lower()}") from None
+            raise UserError(f"{error.filename}: {(error.strerror or '').lower()}") from None
         except (ValueError, KeyError, TypeError, EOFError):
-            raise ValueError(f"{folder}: {INFO} and {STATES} are not a pair that fits") from None
+            raise UserError(f"{folder}: {INFO} and {STATES} are not a pair that fits") from None
         self._spans = dict(zip(self.texts, zip(ends, ends[1:]), strict=True))
 
     def __reduce__(self):
@@ -197,7 +199,7 @@ class Stored:
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """States float32 [batch, max_tokens, dim] and mask bool [batch, max_tokens].
 
-        Raises ValueError, one line, for a text that was not stored.
+        Raises UserError, one line, for a text that was not stored.
         """
         states = np.zeros((len(texts), self.max_tokens, self.dim), np.float32)
         mask = np.zeros((len(texts), self.max_tokens), bool)
@@ -205,7 +207,7 @@ class Stored:
             if not text.strip():
                 continue
             if text not in self._spans:
-                raise ValueError(f"{self._folder}: has no states of the text {text!r}")
+                raise UserError(f"{self._folder}: has no states of the text {text!r}")
             first, last = self._spans[text]
             states[row, : last - first] = self._rows[first:last]
             mask[row, : last - first] = True

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from indep_jax.support.errors import UserError
+
 
 class MiniLM(nn.Module):
     """Tokens to states.
@@ -43,7 +45,7 @@ class MiniLM(nn.Module):
         chex.assert_equal_shape([ids_BxT, mask_BxT])
         length = ids_BxT.shape[1]
         if length > self.max_tokens:
-            raise ValueError(f"{length} tokens: this encoder knows {self.max_tokens} positions")
+            raise UserError(f"{length} tokens: this encoder knows {self.max_tokens} positions")
 
         def norm(name):
             # The fast variance, E[x^2] - E[x]^2, cancels.

@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from indep_jax.support import files as results
+from indep_jax.support.errors import UserError
 
 # Fields that do not change the numbers of a run, so a resumed run may change them.
 FREE_FIELDS = (
@@ -39,7 +40,7 @@ _ABSENT = "(absent)"
 class Lock:
     """Holds a workdir for one run: made by every process, taken by the first of several.
 
-    The operating system releases it when the process ends, however it ends. Raises ValueError, one
+    The operating system releases it when the process ends, however it ends. Raises UserError, one
     line, when another run has it, and OSError when the workdir cannot be written.
     """
 
@@ -55,7 +56,7 @@ class Lock:
             self._file.seek(0)
             holder = self._file.read().strip()
             self._file.close()
-            raise ValueError(f"{workdir} is in use by another run, {holder}") from None
+            raise UserError(f"{workdir} is in use by another run, {holder}") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a disk that has no locks
                 raise
@@ -187,7 +188,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
     """The folder of the newest checkpoint that verifies, named by its step, or None.
 
-    A line on stderr says which were passed over and why. Raises ValueError when there are some and
+    A line on stderr says which were passed over and why. Raises UserError when there are some and
     none verifies: to begin anew over them is not for a program to decide.
     """
     directory = _directory(workdir)
@@ -200,7 +201,7 @@ def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
             return path
         print(f"{path} is damaged and passed over: {problem}", file=sys.stderr, flush=True)
     if complete:
-        raise ValueError(
+        raise UserError(
             f"{directory}: none of the {len(complete)} checkpoints verifies, see above; "
             "to begin anew, move them away")
     return None
@@ -216,7 +217,7 @@ def restore(path: pathlib.Path, template: Any = None,
         structure. None gives nested dicts and lists of arrays on the first device.
       only: without a template, the entries of the state to read; the others cost no memory.
     Raises:
-      ValueError: its tree differs from the template's; names the first difference.
+      UserError: its tree differs from the template's; names the first difference.
     """
     handler = ocp.CompositeCheckpointHandler(
         state=ocp.PyTreeCheckpointHandler(), position=ocp.JsonCheckpointHandler())
@@ -229,7 +230,7 @@ def restore(path: pathlib.Path, template: Any = None,
             template = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored)
         elif difference := _structure_difference(stored, template):
-            raise ValueError(f"{path} does not fit this config: {difference}")
+            raise UserError(f"{path} does not fit this config: {difference}")
         items = checkpointer.restore(path, ocp.args.Composite(
             state=ocp.args.PyTreeRestore(
                 template, restore_args=ocp.checkpoint_utils.construct_restore_args(template),
@@ -242,12 +243,12 @@ def restore_latest(workdir: str | os.PathLike, template: Any = None,
                    only: Sequence[str] | None = None) -> tuple[int, Any]:
     """(step, state) of the newest checkpoint of a run; see `restore`.
 
-    Without a template it needs nothing but the workdir. Raises ValueError when there is no
+    Without a template it needs nothing but the workdir. Raises UserError when there is no
     checkpoint.
     """
     path = latest(workdir)
     if path is None:
-        raise ValueError(f"{workdir}: no checkpoints here, expected a training workdir")
+        raise UserError(f"{workdir}: no checkpoints here, expected a training workdir")
     step, state, _ = restore(path, template, only)
     return step, state
 
@@ -282,7 +283,7 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def check_config(workdir: str | os.PathLike, config: Any) -> None:
-    """Raises ValueError naming every field in which `config` differs from the workdir's.
+    """Raises UserError naming every field in which `config` differs from the workdir's.
 
     Compared after JSON normalisation (a tuple is a list). FREE_FIELDS may differ, and `steps`
     too where no schedule is drawn over it (optimizer.schedule is "constant"): such a run goes on.
@@ -298,7 +299,7 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
                for field in sorted((old.keys() | new.keys()) - free)
                if old.get(field, _ABSENT) != new.get(field, _ABSENT)]
     if changes:
-        raise ValueError(f"{workdir} holds a run with another config: {'; '.join(changes)}")
+        raise UserError(f"{workdir} holds a run with another config: {'; '.join(changes)}")
 
 
 def store_config(workdir: str | os.PathLike, config: Any) -> None:

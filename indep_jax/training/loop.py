@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from indep_jax.data import pipeline
+from indep_jax.support.errors import UserError
 from indep_jax.training import checkpoints, sharding, writers
 
 State = Any  # nested dict of arrays with at least {"step", "params"}
@@ -94,7 +95,7 @@ def run(task: Task, config: Any, workdir: str | os.PathLike, *,
       workdir: checkpoints/, config.json and what writers.Writers writes.
       max_step: stop there as if interrupted: saved, and not evaluated unless it was due.
     Raises:
-      ValueError: the workdir holds a run with another config or is in use by another run,
+      UserError: the workdir holds a run with another config or is in use by another run,
         init_from does not fit, or the batch does not divide over the devices.
       OSError: the workdir cannot be written.
       Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread;
@@ -103,7 +104,7 @@ def run(task: Task, config: Any, workdir: str | os.PathLike, *,
     """
     for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
         if config[name] < 1:
-            raise ValueError(f"{name} must be at least 1, not {config[name]}")
+            raise UserError(f"{name} must be at least 1, not {config[name]}")
     lock = checkpoints.Lock(workdir)
     try:
         checkpoints.check_config(workdir, config)

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from indep_jax.support.errors import UserError
+
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")  # a batch's rows are split over both
 
@@ -20,16 +22,16 @@ ROWS = ("data", "fsdp")  # a batch's rows are split over both
 def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
     """The mesh over all devices of all processes; `data` takes what fsdp and tensor leave.
 
-    Raises ValueError when the sizes do not multiply to the number of devices.
+    Raises UserError when the sizes do not multiply to the number of devices.
     """
     sizes = dict(sizes or {})
     devices = jax.device_count()
     if unknown := set(sizes) - set(AXES):
-        raise ValueError(f"mesh: unknown axis {sorted(unknown)[0]!r}, expected {', '.join(AXES)}")
+        raise UserError(f"mesh: unknown axis {sorted(unknown)[0]!r}, expected {', '.join(AXES)}")
     others = sizes.get("fsdp", 1) * sizes.get("tensor", 1)
     shape = (sizes.get("data", devices // others), sizes.get("fsdp", 1), sizes.get("tensor", 1))
     if math.prod(shape) != devices:
-        raise ValueError(f"mesh: {' x '.join(map(str, shape))} (data x fsdp x tensor) "
+        raise UserError(f"mesh: {' x '.join(map(str, shape))} (data x fsdp x tensor) "
                          f"is not the number of devices, {devices}")
     # The default axis types are Explicit, which would ask every operation for its sharding.
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -43,7 +45,7 @@ def slice_of_rows(mesh: Mesh) -> tuple[int, int]:
     """Which slice of a batch's rows this process reads, and of how many slices.
 
     Processes whose devices hold the same rows, as they are parts of `tensor`, read the same slice.
-    Raises ValueError where two processes have some rows in common and others not.
+    Raises UserError where two processes have some rows in common and others not.
     """
     held: dict[int, set[int]] = {}
     for row, devices in enumerate(mesh.devices.reshape(-1, mesh.shape["tensor"])):
@@ -51,7 +53,7 @@ def slice_of_rows(mesh: Mesh) -> tuple[int, int]:
             held.setdefault(device.process_index, set()).add(row)
     slices = sorted(set(map(frozenset, held.values())), key=min)
     if sum(map(len, slices)) != math.prod(mesh.shape[axis] for axis in ROWS):
-        raise ValueError(f"mesh: tensor {mesh.shape['tensor']} must divide the devices of a process, "
+        raise UserError(f"mesh: tensor {mesh.shape['tensor']} must divide the devices of a process, "
                          "or be a multiple of them")
     return slices.index(held[jax.process_index()]), len(slices)
 
@@ -60,7 +62,7 @@ def shard_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
     """Global arrays from this process's rows: axis `axis` is split over the mesh's rows.
 
     batch: tree of numpy arrays holding this process's slice of the global batch (`slice_of_rows`;
-    all of it when there is one process). Raises ValueError when the global rows do not divide evenly.
+    all of it when there is one process). Raises UserError when the global rows do not divide evenly.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, ROWS))
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -69,7 +71,7 @@ def shard_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
     def place(x: np.ndarray) -> jax.Array:
         rows = x.shape[axis] * slices
         if rows % shards:
-            raise ValueError(f"batch_size: {rows} rows do not split over {shards} devices")
+            raise UserError(f"batch_size: {rows} rows do not split over {shards} devices")
         return jax.make_array_from_process_local_data(sharding, x)
 
     return jax.tree.map(place, batch)
@@ -80,7 +82,7 @@ def placement(tree: Any, rules: Sequence[tuple[str, PartitionSpec]], mesh: Mesh)
 
     The first rule whose regular expression is found in the leaf's '/'-joined path decides, so
     "kernel$" places a kernel, its optimizer moments and its average alike; no rule: replicated.
-    Raises ValueError where a rule does not fit the leaf's shape.
+    Raises UserError where a rule does not fit the leaf's shape.
     """
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
@@ -91,7 +93,7 @@ def placement(tree: Any, rules: Sequence[tuple[str, PartitionSpec]], mesh: Mesh)
             sharding.check_compatible_aval(leaf.shape)  # rank
             sharding.shard_shape(leaf.shape)  # divisibility
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"placement: {spec} does not fit {name} of shape {tuple(leaf.shape)}") from error
         return sharding
 

@@ -62,12 +62,12 @@ def main():
           "share of FLOPs | sending, share of time |\n" + "|---" * 8 + "|")
     for name in mmd.losses():
         for devices in DEVICES:
-            cost = loss_cost(name, devices)
-            cycle = (config.every - 1) * plain + joined + cost.flops
+            found = loss_cost(name, devices)
+            cycle = (config.every - 1) * plain + joined + found.flops
             print(
-                f"| {name} | {devices} | {devices * mmd.ROWS:,} | {cost.flops / 1e12:.3f} | "
-                f"{cost.matmul_bytes / 1e6:,.0f} | {cost.sent_bytes / 1e6:.0f} | "
-                f"{cost.flops / cycle:.1%} | {cost.sent_bytes / LINK / (cycle / FLOPS):.2%} |"
+                f"| {name} | {devices} | {devices * mmd.ROWS:,} | {found.flops / 1e12:.3f} | "
+                f"{found.matmul_bytes / 1e6:,.0f} | {found.sent_bytes / 1e6:.0f} | "
+                f"{found.flops / cycle:.1%} | {found.sent_bytes / LINK / (cycle / FLOPS):.2%} |"
             )
 
 

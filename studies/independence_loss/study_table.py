@@ -28,8 +28,9 @@ from scipy import stats
 
 from indep_jax import inference
 from indep_jax.data import sources
-from indep_jax.dependence import mutual_information as estimate, total_correlation
 from indep_jax.dependence import measure as dependence
+from indep_jax.dependence import mutual_information as estimate
+from indep_jax.dependence import total_correlation
 from indep_jax.evaluation import excerpts
 from indep_jax.report import page as report
 from indep_jax.training import checkpoints

@@ -20,6 +20,7 @@ from absl import app, flags
 
 import indep_jax
 from indep_jax.datasets.scores import render
+from indep_jax.support.errors import UserError
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the audio and manifest.json.")
 _SOUND_FONT = flags.DEFINE_string(
@@ -109,9 +110,9 @@ CLIPS = (
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise ValueError(f"unexpected argument {argv[1]!r}: expected --output=FOLDER")
+        raise UserError(f"unexpected argument {argv[1]!r}: expected --output=FOLDER")
     if not _OUTPUT.value:
-        raise ValueError("--output: expected a folder, such as indep_jax/data/sample")
+        raise UserError("--output: expected a folder, such as indep_jax/data/sample")
     render.check_music21()
     render.check_tools(_SOUND_FONT.value)
     import music21
@@ -160,7 +161,7 @@ def _entry(clip: Clip, score: Any, music21_version: str) -> dict[str, Any]:
         title, composer = TITLES[clip.score]
         encoding = score.metadata.copyright
         if not any(word in str(encoding).lower() for word in FREE):
-            raise ValueError(f"{clip.score}: expected a free score, its rights say {encoding!r}")
+            raise UserError(f"{clip.score}: expected a free score, its rights say {encoding!r}")
         source = f"music21 {music21_version} corpus, {clip.score}"
     key = _key(clip, score)
     return dict(
@@ -215,7 +216,7 @@ def _notes(clip: Clip, score: Any) -> list[render.Note]:
     first = min(note.onset for note in notes)
     end = max(note.onset + note.duration for note in notes) - first
     if end < length:
-        raise ValueError(
+        raise UserError(
             f"{clip.name}: expected {length:g} quarter notes of music, the score has {end:g}"
         )
     return [note._replace(onset=note.onset - first) for note in notes]

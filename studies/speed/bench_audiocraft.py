@@ -21,13 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "golden")]
 
 import make_audiocraft  # noqa: E402  makes single modules of audiocraft importable
+from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder  # noqa: E402
+from audiocraft.quantization.vq import ResidualVectorQuantizer  # noqa: E402
 
 from configs import encodec_32khz  # noqa: E402
 from indep_jax import bench  # noqa: E402
 from indep_jax.tasks.codec import CodecTask  # noqa: E402
-
-from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder  # noqa: E402
-from audiocraft.quantization.vq import ResidualVectorQuantizer  # noqa: E402
 
 REPEATS = 5
 

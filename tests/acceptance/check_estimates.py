@@ -14,11 +14,12 @@ import argparse
 import json
 from pathlib import Path
 
-from indep_jax.dependence import markov
 import numpy as np
 import tqdm
 
-from indep_jax.dependence import mutual_information as estimate, permutation_test as significance, total_correlation
+from indep_jax.dependence import markov, total_correlation
+from indep_jax.dependence import mutual_information as estimate
+from indep_jax.dependence import permutation_test as significance
 
 
 def coverage(seeds: int) -> list[dict]:

@@ -59,7 +59,8 @@ def waves(clips):
 
 
 def make(clips, hub):
-    import torch, transformers
+    import torch
+    import transformers
     torch.manual_seed(0)
     hub = Path(hub)
     codec_config = transformers.EncodecConfig(
@@ -126,6 +127,7 @@ def kilobytes(field):
 
 def load(codec, lm):
     import jax
+
     from indep_jax.inference import load_codec, load_lm
     load_codec(codec)  # what is needed once: modules, the backend
     for what, read, path in (("codec", load_codec, codec), ("LM, codec and T5", load_lm, lm)):
@@ -153,7 +155,8 @@ def rms_error(ours, theirs):
 
 
 def theirs_codec(hub, npz):
-    import torch, transformers
+    import torch
+    import transformers
     model, info = transformers.EncodecModel.from_pretrained(hub, output_loading_info=True)
     assert not any(info.values()), info
     model.eval()
@@ -187,7 +190,8 @@ def ours_lm(path, out, text, seconds):
 
 
 def theirs_lm(hub, npz, text):
-    import torch, transformers
+    import torch
+    import transformers
     model, info = transformers.MusicgenForConditionalGeneration.from_pretrained(hub, output_loading_info=True)
     assert not any(info.values()), info
     processor, ours = transformers.AutoProcessor.from_pretrained(hub), np.load(npz)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from indep_jax import data
-from indep_jax.support import files as results
 from indep_jax.data import tokens
+from indep_jax.support import files as results
 
 LENGTHS = dict(train=(30, 5, 65), valid=(20,))
 

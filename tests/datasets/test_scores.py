@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from indep_jax import data
-from indep_jax.datasets.scores import render, builder as scores
+from indep_jax.datasets.scores import builder as scores
+from indep_jax.datasets.scores import render
 from indep_jax.datasets.scores.render import PartNote
 
 SCALES = dict(major=(0, 2, 4, 5, 7, 9, 11), minor=(0, 2, 3, 5, 7, 8, 10))

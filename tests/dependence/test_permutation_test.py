@@ -1,10 +1,10 @@
 """The test of independence: its statistic, its level on autocorrelated codes, its power."""
 
-from indep_jax.dependence import markov
 import numpy as np
 import pytest
 from support.independence_cases import dhsic
 
+from indep_jax.dependence import markov
 from indep_jax.dependence import permutation_test as significance
 
 

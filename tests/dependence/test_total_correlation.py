@@ -4,11 +4,10 @@ where it may."""
 import dataclasses
 
 import jax
-from indep_jax.dependence import markov
 import numpy as np
 import pytest
 
-from indep_jax.dependence import total_correlation
+from indep_jax.dependence import markov, total_correlation
 from indep_jax.dependence.mutual_information import mutual_information
 
 SMALL = dict(shares=(1.0,), width=32, context=4)

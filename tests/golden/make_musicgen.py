@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from golden import musicgen_cases
 from transformers import MusicgenForCausalLM
 
-from golden import musicgen_cases
 from indep_jax.hub import musicgen
 from indep_jax.lm import model as lm
 

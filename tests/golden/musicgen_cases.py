@@ -10,8 +10,8 @@ import flax.traverse_util
 import jax
 import numpy as np
 import safetensors.numpy
-
 from golden import encodec_cases, text_cases
+
 from indep_jax.hub import musicgen
 from indep_jax.lm import model as lm
 from indep_jax.lm import patterns

@@ -1,6 +1,5 @@
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +12,9 @@ import soundfile
 from golden import encodec_cases
 
 from indep_jax import measure
+from indep_jax.dependence import measure as dependence
 from indep_jax.hub import encodec, folders
 from indep_jax.inference import load_codec
-from indep_jax.dependence import measure as dependence
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden" / "encodec.npz"

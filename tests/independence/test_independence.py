@@ -21,7 +21,8 @@ from support.independence_cases import (
 )
 
 from indep_jax import independence
-from indep_jax.independence import pair_sums as kernels, mmd
+from indep_jax.independence import mmd
+from indep_jax.independence import pair_sums as kernels
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -15,7 +15,6 @@ from support.independence_cases import compiled, covariance, dependent_rows, dhs
 from indep_jax import independence
 from indep_jax.independence import mmd
 
-
 SETTINGS = dict(max_examples=10, deadline=None, derandomize=True)  # deadlines count compilation
 
 

@@ -9,7 +9,8 @@ import pytest
 from support.independence_cases import compiled, covariance, dependent_rows, dhsic, kernel
 
 from indep_jax import independence
-from indep_jax.independence import pair_sums as kernels, mmd
+from indep_jax.independence import mmd
+from indep_jax.independence import pair_sums as kernels
 
 
 @pytest.mark.parametrize("n, codebooks", [(4, 2), (5, 2), (4, 3)])

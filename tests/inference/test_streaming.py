@@ -1,7 +1,6 @@
 """Windows give what the whole signal gives, and the encode command keeps what it finished."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys

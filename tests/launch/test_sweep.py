@@ -2,7 +2,6 @@
 
 import functools
 import operator
-import os
 import pathlib
 import shlex
 import signal

@@ -7,10 +7,10 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-from indep_jax.dependence import markov
 import numpy as np
 import pytest
 
+from indep_jax.dependence import markov
 from indep_jax.lm import model as lm
 from indep_jax.lm import patterns, sampling, transformer
 

@@ -10,13 +10,12 @@ import types
 
 import jax
 import jax.export
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
-from indep_jax.support import files as results
 from indep_jax.data import tokens
+from indep_jax.support import files as results
 from indep_jax.tasks.lm import LMTask
 from indep_jax.training import loop, sharding
 

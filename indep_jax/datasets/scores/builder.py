@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 
 from indep_jax.datasets.scores import render
 from indep_jax.datasets.scores.render import PartNote
+from indep_jax.support.errors import UserError
 
 SAMPLE_RATE = 32_000
 SECONDS = 10.0
@@ -209,11 +210,11 @@ def plan(scores: Sequence[Score], split: str, clips: int, seed: int = SEED) -> l
     """The clips of a split: clip i is a function of (scores, split, seed, i) alone.
 
     Scores are drawn with probability proportional to the square root of their duration, so that
-    short ones are heard too. Raises ValueError, one line, where none of them can be played.
+    short ones are heard too. Raises UserError, one line, where none of them can be played.
     """
     mine = [score for score in scores if score.source.split == split]
     if not mine:
-        raise ValueError(f"indep_scores: no score is in split {split}")
+        raise UserError(f"indep_scores: no score is in split {split}")
     weights = np.sqrt([score.end - score.starts[0] for score in mine])
     key = [seed, list(SPLITS).index(split)]
     return [
@@ -238,7 +239,7 @@ def _draw(scores, weights, rng: np.random.Generator, name: str) -> Clip:
         players = _choose_players(clip, rng)
         if players:
             return dataclasses.replace(clip, key=_sounding_key(clip), players=players)
-    raise ValueError(f"indep_scores: {name}: found nothing to play in {_DRAWS} draws")
+    raise UserError(f"indep_scores: {name}: found nothing to play in {_DRAWS} draws")
 
 
 def _sounding_key(clip: Clip) -> str:
@@ -345,7 +346,7 @@ _MINOR_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "G shar
 def read_scores(whitelist: Sequence[Source] = WHITELIST) -> list[Score]:
     """The scores of a whitelist, by music21.
 
-    Raises ValueError, one line, where music21 is missing, or a score's file does not say its
+    Raises UserError, one line, where music21 is missing, or a score's file does not say its
     licence in the words that the whitelist expects.
     """
     render.check_music21()
@@ -357,7 +358,7 @@ def read_scores(whitelist: Sequence[Source] = WHITELIST) -> list[Score]:
         _, _, number = source.path.partition("X:")
         path = OWN_SCORES if number else pathlib.Path(music21.corpus.getWork(source.path))
         if source.says not in " ".join(_text(path).split()):
-            raise ValueError(f"{path}: expected the words {source.says!r}, {source.licence}")
+            raise UserError(f"{path}: expected the words {source.says!r}, {source.licence}")
         if number:
             own = own or music21.converter.parse(path)
             stream = own.getScoreByNumber(int(number))
@@ -502,7 +503,7 @@ class IndepScores(tfds.core.GeneratorBasedBuilder):
 def prepare(config: str | ScoresConfig = "2h", data_dir: str | None = None) -> pathlib.Path:
     """Renders the dataset, unless it is there already; returns its folder.
 
-    `data_dir` is TFDS's, by default $TFDS_DATA_DIR or ~/tensorflow_datasets. Raises ValueError, one
+    `data_dir` is TFDS's, by default $TFDS_DATA_DIR or ~/tensorflow_datasets. Raises UserError, one
     line that says what to install, where fluidsynth, its sound font or music21 is missing.
     """
     builder = IndepScores(config=config, data_dir=data_dir, file_format="array_record")

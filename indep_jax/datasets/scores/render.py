@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
+from indep_jax.support.errors import UserError
+
 SOUND_FONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"  # MIT licence; Debian: fluid-soundfont-gm
 
 _PEAK = 10 ** (-3 / 20)
@@ -87,17 +89,17 @@ class Note(NamedTuple):
 
 
 def check_tools(sound_font: str = SOUND_FONT) -> None:
-    """Raises ValueError, one line that says what to install, where rendering is not possible."""
+    """Raises UserError, one line that says what to install, where rendering is not possible."""
     if not shutil.which("fluidsynth"):
-        raise ValueError("fluidsynth is missing: apt-get install fluidsynth")
+        raise UserError("fluidsynth is missing: apt-get install fluidsynth")
     if not pathlib.Path(sound_font).is_file():
-        raise ValueError(f"sound font {sound_font} is missing: apt-get install fluid-soundfont-gm")
+        raise UserError(f"sound font {sound_font} is missing: apt-get install fluid-soundfont-gm")
 
 
 def check_music21() -> None:
-    """Raises ValueError, one line, where music21 is not installed."""
+    """Raises UserError, one line, where music21 is not installed."""
     if importlib.util.find_spec("music21") is None:
-        raise ValueError("music21 is missing: pip install indep_jax[scores]")
+        raise UserError("music21 is missing: pip install indep_jax[scores]")
 
 
 def part_notes(part: Any) -> Iterator[PartNote]:
@@ -162,7 +164,7 @@ def render(
 ) -> np.ndarray:
     """Mono samples [time] of a MIDI file: `seconds` from the first sound on, ends faded, at -3 dB.
 
-    Raises ValueError, one line that names `name`, where fluidsynth fails or the music is shorter.
+    Raises UserError, one line that names `name`, where fluidsynth fails or the music is shorter.
     """
     with tempfile.TemporaryDirectory() as folder:
         path, wav = pathlib.Path(folder, "in.mid"), pathlib.Path(folder, "out.wav")
@@ -171,19 +173,19 @@ def render(
         command += ["-F", str(wav), sound_font, str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not wav.is_file():
-            raise ValueError(f"{name}: fluidsynth failed: {' '.join(done.stderr.split())}")
+            raise UserError(f"{name}: fluidsynth failed: {' '.join(done.stderr.split())}")
         audio, found_rate = soundfile.read(wav, always_2d=True)
     if found_rate != sample_rate:
-        raise ValueError(f"{name}: fluidsynth wrote {found_rate} Hz, expected {sample_rate}")
+        raise UserError(f"{name}: fluidsynth wrote {found_rate} Hz, expected {sample_rate}")
     audio = audio.mean(axis=1)
     frames, fade = round(seconds * sample_rate), round(_FADE_SECONDS * sample_rate)
     audible = np.flatnonzero(np.abs(audio) > 1e-3 * np.abs(audio).max(initial=0.0))
     if not audible.size:
-        raise ValueError(f"{name}: fluidsynth rendered silence")
+        raise UserError(f"{name}: fluidsynth rendered silence")
     # The fade-in falls before the first attack, not on it.
     audio = np.concatenate([np.zeros(fade), audio])[audible[0] :]
     if audio.size < frames:
-        raise ValueError(f"{name}: rendered {audio.size / sample_rate:.2f} s, expected {seconds}")
+        raise UserError(f"{name}: rendered {audio.size / sample_rate:.2f} s, expected {seconds}")
     audio = audio[:frames].copy()
     ramp = np.linspace(0.0, 1.0, fade)
     audio[:fade] *= ramp
