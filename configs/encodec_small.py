@@ -25,7 +25,12 @@ def get_config():
     # loss shrinks them faster than the codebooks can follow, and a handful of codes remain.
     config.loss.commitment = 0.05
     config.loss.independence.update(
-        bandwidths="median", exclude_files=True, delay=False, condition=1, share=0.3, warmup_steps=400
+        bandwidths="median",
+        exclude_files=True,
+        delay=False,
+        condition=1,
+        share=0.3,
+        warmup_steps=400,
     )
     config.optimizer.update(
         learning_rate=1e-3, betas=(0.8, 0.95), schedule="cosine", warmup_steps=100

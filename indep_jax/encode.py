@@ -97,7 +97,9 @@ def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator
         blocks, done = [], 0.0
         try:
             for block in codec.encode_long(read, length) if length else ():
-                blocks.append(block._replace(codes=block.codes.astype(np.uint16 if small else np.int32)))
+                blocks.append(
+                    block._replace(codes=block.codes.astype(np.uint16 if small else np.int32))
+                )
                 step = min(block.length / rate, file.seconds - done)
                 bar.update(step)
                 done += step
@@ -148,7 +150,9 @@ def decode(codec, store: tokens.Store, output: str) -> int:
     if made_by != codec.fingerprint:
         raise UserError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
     folder = pathlib.Path(output).resolve()
-    results.begin(folder / "decoded.json", {key: store.info[key] for key in ("codec", "source", "split")})
+    results.begin(
+        folder / "decoded.json", {key: store.info[key] for key in ("codec", "source", "split")}
+    )
     written = 0
     with _progress(store.info["seconds"], "decode") as bar:
         for index in range(len(store)):
@@ -164,7 +168,12 @@ def decode(codec, store: tokens.Store, output: str) -> int:
             beside = path.with_name(path.name + ".tmp")
             try:
                 with soundfile.SoundFile(
-                    os.fsencode(beside), "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"
+                    os.fsencode(beside),
+                    "w",
+                    codec.sample_rate,
+                    codec.channels,
+                    "PCM_16",
+                    format="WAV",
                 ) as file:
                     for block in codec.decode_long(Encoded(item.codes, item.scales, item.length)):
                         file.write(np.clip(block, -1, 1))
@@ -203,12 +212,12 @@ def main() -> None:
         codec = inference.load_codec(options.codec, bandwidth=options.bandwidth)
         if options.stereo:
             if options.bandwidth is not None:
-                raise UserError("--stereo: expected all of the codec's codebooks, without --bandwidth")
+                raise UserError(
+                    "--stereo: expected all of the codec's codebooks, without --bandwidth"
+                )
             codec = inference.PairedCodec(codec)
         source = sources.open_source(options.source, options.split)
-        info = encode(
-            codec, source, options.output, options.shard_seconds, options.max_unreadable
-        )
+        info = encode(codec, source, options.output, options.shard_seconds, options.max_unreadable)
         print(f"{options.output}: {json.dumps(info)}")
     else:
         store = tokens.Store(options.tokens)
@@ -218,8 +227,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.")
-    flags.DEFINE_float("bandwidth", None, "kbit/s of a codec that has several; default the largest.")
+    flags.DEFINE_string(
+        "codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME."
+    )
+    flags.DEFINE_float(
+        "bandwidth", None, "kbit/s of a codec that has several; default the largest."
+    )
     flags.DEFINE_bool("stereo", False, "Codes of two channels of a codec that has one.")
     flags.DEFINE_string("tokenizer", None, "transformers:dac:PATH or transformers:mimi:PATH.")
     flags.DEFINE_string("source", None, "Music to encode, such as folder:PATH.")

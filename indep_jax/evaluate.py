@@ -54,7 +54,10 @@ def _codecs(paths, labels, options) -> list[str]:
     results = [
         excerpts.evaluate(
             inference.load_codec(path, bandwidth=options.bandwidth),
-            label, *where, options.items, options.seconds,
+            label,
+            *where,
+            options.items,
+            options.seconds,
         )
         for path, label in zip(paths, labels)
     ]
@@ -91,7 +94,9 @@ def _codecs(paths, labels, options) -> list[str]:
 def _language_models(paths, labels, options) -> list[str]:
     """Evaluates language models; returns what to print."""
     if not options.source.startswith("tokens:"):
-        raise UserError(f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote")
+        raise UserError(
+            f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote"
+        )
     if options.dependence or options.bandwidth is not None:
         raise UserError("--dependence and --bandwidth are of a codec: expected --codec alone")
     if options.items < 2:
@@ -102,7 +107,12 @@ def _language_models(paths, labels, options) -> list[str]:
     results = [
         language.evaluate(
             inference.load_lm(path, codec=options.codec),
-            label, store, options.split, options.items, options.seconds, options.pieces,
+            label,
+            store,
+            options.split,
+            options.items,
+            options.seconds,
+            options.pieces,
         )  # fmt: skip
         for path, label in zip(paths, labels)
     ]
@@ -117,7 +127,8 @@ def _language_models(paths, labels, options) -> list[str]:
     _show_training(page, paths, labels)
     path = page.write(folder)
     lines = [
-        f"{result.label}: {result.metrics['bits_per_frame']:.3f} bits per frame" for result in results
+        f"{result.label}: {result.metrics['bits_per_frame']:.3f} bits per frame"
+        for result in results
     ]
     return [*lines, f"report: {path}"]
 
@@ -133,20 +144,41 @@ def _show_training(page: report.Report, paths, labels) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME. "
-                        "With --lm, the codec of its tokens where it has moved.")
+    flags.DEFINE_string(
+        "codec",
+        None,
+        "Workdir of indep_jax.train, Hugging Face folder or hf:NAME. "
+        "With --lm, the codec of its tokens where it has moved.",
+    )
     flags.DEFINE_string("lm", None, "The same of a language model.")
-    flags.DEFINE_float("bandwidth", None, "kbit/s of codecs that have several; default the largest.")
+    flags.DEFINE_float(
+        "bandwidth", None, "kbit/s of codecs that have several; default the largest."
+    )
     flags.DEFINE_multi_string("versus", [], "Another one to compare with; may be repeated.")
-    flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:; "
-                        "for a language model tokens:PATH.", required=True)
+    flags.DEFINE_string(
+        "source",
+        None,
+        "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:; "
+        "for a language model tokens:PATH.",
+        required=True,
+    )
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
-    flags.DEFINE_integer("items", 24, "Excerpts, spread over the files; segments of tokens.",
-                         lower_bound=1)
-    flags.DEFINE_float("seconds", 10.0, "Length of an excerpt, or of what a language model writes.",
-                       lower_bound=1.0)
-    flags.DEFINE_integer("pieces", 0, "Pieces that a language model writes for its Fréchet distance; some "
-                         "hundreds tell models apart.", lower_bound=0)
+    flags.DEFINE_integer(
+        "items", 24, "Excerpts, spread over the files; segments of tokens.", lower_bound=1
+    )
+    flags.DEFINE_float(
+        "seconds",
+        10.0,
+        "Length of an excerpt, or of what a language model writes.",
+        lower_bound=1.0,
+    )
+    flags.DEFINE_integer(
+        "pieces",
+        0,
+        "Pieces that a language model writes for its Fréchet distance; some "
+        "hundreds tell models apart.",
+        lower_bound=0,
+    )
     flags.DEFINE_bool("dependence", False, "Also measure the codebooks, before and after training.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)
     command.run(main)

@@ -119,10 +119,18 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME; "
-                        "with --lm that of its tokens, where it names none.")
+    flags.DEFINE_string(
+        "codec",
+        None,
+        "Workdir of indep_jax.train, Hugging Face folder or hf:NAME; "
+        "with --lm that of its tokens, where it names none.",
+    )
     flags.DEFINE_string("lm", None, "The same of a language model.")
-    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"],
-                      "Of the weights as they are stored; config.json asks for float32 to compute.")
+    flags.DEFINE_enum(
+        "dtype",
+        "float32",
+        ["float32", "bfloat16"],
+        "Of the weights as they are stored; config.json asks for float32 to compute.",
+    )
     flags.DEFINE_string("output", None, "Folder to make.", required=True)
     command.run(main)

@@ -67,7 +67,9 @@ def output_paths(output: str, count: int) -> list[Path]:
     return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
 
 
-def with_progress(blocks: Iterator[np.ndarray], seconds: float, rate: float) -> Iterator[np.ndarray]:
+def with_progress(
+    blocks: Iterator[np.ndarray], seconds: float, rate: float
+) -> Iterator[np.ndarray]:
     """The blocks [batch, time, ...] of `rate` a second, with a bar of seconds of music."""
     layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of music [{elapsed}<{remaining}]{postfix}"
     begin = time.perf_counter()
@@ -86,7 +88,9 @@ def main() -> None:
         raise UserError(f"--seconds: expected more than 0, not {options.seconds}")
     texts = list(options.text)
     if options.texts:
-        texts += [line.strip() for line in Path(options.texts).read_text().splitlines() if line.strip()]
+        texts += [
+            line.strip() for line in Path(options.texts).read_text().splitlines() if line.strip()
+        ]
     lm = inference.load_lm(options.lm, codec=options.codec, dtype=options.dtype)
     codec = lm.codec
     paths = output_paths(options.output, len(texts) or 1)
@@ -128,11 +132,16 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("lm", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.",
-                        required=True)
+    flags.DEFINE_string(
+        "lm", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.", required=True
+    )
     flags.DEFINE_string("codec", None, "Codec of its tokens, where the workdir's config has none.")
-    flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of its weights and computation; by "
-                      "default as they are stored.")
+    flags.DEFINE_enum(
+        "dtype",
+        None,
+        ["float32", "bfloat16"],
+        "Of its weights and computation; by default as they are stored.",
+    )
     flags.DEFINE_multi_string("text", [], "What to generate; may be repeated.")
     flags.DEFINE_string("texts", None, "File of texts, one a line.")
     flags.DEFINE_float("seconds", 10.0, "Length of the music, the prompt included.")

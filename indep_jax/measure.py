@@ -142,7 +142,9 @@ def main() -> None:
         where = options.source, options.split
         for path in paths:
             untrained = options.untrained and path == options.codec
-            measured += measure_codec(path, *where, untrained, whole=True, bandwidth=options.bandwidth)
+            measured += measure_codec(
+                path, *where, untrained, whole=True, bandwidth=options.bandwidth
+            )
         page = write(measured, *where, options.output)
     for text in dict.fromkeys(text for item in measured for text in item.warnings):
         print(text)
@@ -160,8 +162,12 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.")
-    flags.DEFINE_float("bandwidth", None, "kbit/s of codecs that have several; default the largest.")
-    flags.DEFINE_string("source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:.")
+    flags.DEFINE_float(
+        "bandwidth", None, "kbit/s of codecs that have several; default the largest."
+    )
+    flags.DEFINE_string(
+        "source", None, "Music: folder:PATH, array_record:GLOB, tfds:NAME or sample:."
+    )
     flags.DEFINE_enum("split", "test", ["train", "valid", "test", "all"], "Split of the source.")
     flags.DEFINE_string("codes", None, ".npz of one [frames, codebooks] array per source file.")
     flags.DEFINE_multi_string("versus", [], "Another of the same kind; may be repeated.")

@@ -43,7 +43,9 @@ _MAX_STEP = flags.DEFINE_integer(
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first of several processes, or auto."
 )
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many there are, unless auto.", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer(
+    "processes", None, "How many there are, unless auto.", lower_bound=1
+)
 _PROCESS = flags.DEFINE_integer("process", None, "Which this one is, from 0.", lower_bound=0)
 
 
@@ -58,8 +60,10 @@ def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
 def build(config) -> loop.Task:
     """The task of a config, its data open; completes an LM's config by what its files say."""
     if not config.data.source:
-        raise UserError("data.source is empty: give --config.data.source=folder:PATH, "
-                         "array_record:GLOB or sample:, or tokens:PATH for a language model")
+        raise UserError(
+            "data.source is empty: give --config.data.source=folder:PATH, "
+            "array_record:GLOB or sample:, or tokens:PATH for a language model"
+        )
     _inherit_origin(config)
     if config.task == "codec":
         return CodecTask(config, pretrained_codec(config)).open()
@@ -73,14 +77,18 @@ def build(config) -> loop.Task:
     start = checkpoints.read_config(config.init_from) if config.init_from else None
     for made_by in (config.data.codec, start and start["data"]["codec"]):
         if made_by and made_by != store["codec"]:
-            raise UserError(f"{config.data.source}: made by codec {store['codec']}, and this model "
-                             f"reads the tokens of {made_by}")
+            raise UserError(
+                f"{config.data.source}: made by codec {store['codec']}, and this model "
+                f"reads the tokens of {made_by}"
+            )
     if config.codec:
         codec = inference.load_codec_of(config.codec, store["codebooks"])
     width = encoder.dim if encoder else 0
     if begin and width != config.model.text_dim:
-        raise UserError(f"text.encoder {text.encoder}: has states of {width} numbers, and "
-                         f"{config.pretrained} reads {config.model.text_dim}")
+        raise UserError(
+            f"text.encoder {text.encoder}: has states of {width} numbers, and "
+            f"{config.pretrained} reads {config.model.text_dim}"
+        )
     config.model.text_dim = width
     task = LMTask(config, begin)
     config.data.codec = store["codec"]

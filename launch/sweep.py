@@ -24,7 +24,9 @@ from indep_jax.support.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, a .py file.")
 _SWEEP = flags.DEFINE_string("sweep", None, "The points, a .py file.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "A folder for each point is made here.", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "A folder for each point is made here.", required=True
+)
 _POINTS = flags.DEFINE_list("points", [], "Names of points; default all.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the commands only.")
 _MAX_STEP = flags.DEFINE_integer("max_step", None, "As of indep_jax.train.")
@@ -47,7 +49,9 @@ def read_points(path: str, config) -> dict[str, dict]:
             section = fields
             for part in field.split("."):
                 if not isinstance(section, dict) or part not in section:
-                    raise UserError(f"--sweep={path}: point {name} sets {field}, which the config has not")
+                    raise UserError(
+                        f"--sweep={path}: point {name} sets {field}, which the config has not"
+                    )
                 section = section[part]
     return points
 
@@ -74,7 +78,13 @@ def main() -> None:
     if _MAX_STEP.value is not None:
         shared.append(f"--max_step={_MAX_STEP.value}")
     for name in _POINTS.value or points:
-        line = [sys.executable, "-m", "indep_jax.train", *shared, f"--workdir={_WORKDIR.value}/{name}"]
+        line = [
+            sys.executable,
+            "-m",
+            "indep_jax.train",
+            *shared,
+            f"--workdir={_WORKDIR.value}/{name}",
+        ]
         line += [f"--config.{field}={value}" for field, value in points[name].items()]
         print(shlex.join(line), flush=True)
         if not _DRY_RUN.value and (code := run(line)):

@@ -115,9 +115,10 @@ def test_licence_and_origin_go_with_the_weights(tmp_path):
         text = (tmp_path / name / "README.md").read_text()
         assert text.startswith("---\n") and "licence, cc-by-nc-4.0, holds for these" in text
         assert folders.origin("x", tmp_path / name) == expected
-    assert "trained for 7 steps with no independence loss" in (
-        tmp_path / "out" / "README.md"
-    ).read_text()
+    assert (
+        "trained for 7 steps with no independence loss"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
     (tmp_path / "start" / "README.md").unlink()
     exported(tmp_path / "start", tmp_path / "unknown")
     text = (tmp_path / "unknown" / "README.md").read_text()
@@ -223,8 +224,14 @@ def test_a_trained_lm_comes_back_bit_for_bit_with_its_codecs_licence(tmp_path):
 @pytest.mark.parametrize(
     "change, said",
     [
-        (dict(pattern="flattened"), "^model.pattern 'flattened': transformers' MusicGen has delay or"),
-        (dict(positions="rotary"), "^model.positions 'rotary': transformers' MusicGen has sinusoidal"),
+        (
+            dict(pattern="flattened"),
+            "^model.pattern 'flattened': transformers' MusicGen has delay or",
+        ),
+        (
+            dict(positions="rotary"),
+            "^model.positions 'rotary': transformers' MusicGen has sinusoidal",
+        ),
         (dict(head="depth"), "^model.head 'depth': transformers' MusicGen has linear"),
         (dict(text_dim=0), "^model.text_dim 0: transformers' MusicGen reads a text"),
     ],
@@ -271,7 +278,9 @@ def test_a_stereo_lm_is_fine_tuned_on_tokens_of_two_channels_and_exported(tmp_pa
     rng = np.random.default_rng(0)
     (tmp_path / "music").mkdir()
     for number in range(30):  # enough that the names' hashes give each split some
-        soundfile.write(tmp_path / "music" / f"{number}.wav", rng.uniform(-0.3, 0.3, (4_000, 2)), 8_000)
+        soundfile.write(
+            tmp_path / "music" / f"{number}.wav", rng.uniform(-0.3, 0.3, (4_000, 2)), 8_000
+        )
     source = data.open_source(f"folder:{tmp_path}/music", "all")
     encode.encode(codec, source, str(tmp_path / "tokens"), shard_seconds=100)
     config = shrink(shipped("finetune_musicgen"), tmp_path / "tokens")

@@ -119,7 +119,10 @@ def test_evaluate_tells_the_bits_and_writes_the_page(lm, tmp_path, monkeypatch, 
     trained = inference.load_lm(lm / "run")
     store = tokens.Store(lm / "tokens")
     segments = pipeline.token_segments(store, "train", seed=1, batch_size=9, frames=100)[0]
-    waves = trained.codec.decode(segments["codes"]), trained.generate(None, 1.0, examples=np.arange(9))
+    waves = (
+        trained.codec.decode(segments["codes"]),
+        trained.generate(None, 1.0, examples=np.arange(9)),
+    )
     sets = [np.concatenate([musicnn.embed(wave, 1_200) for wave in each]) for each in waves]
     assert found["frechet_distance"] == pytest.approx(frechet.distance(*sets), rel=1e-3)
     assert "Fréchet distance" in page

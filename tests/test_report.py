@@ -234,8 +234,17 @@ def test_evaluate_writes_the_page(folder, tmp_path, monkeypatch, options, capsys
     monkeypatch.setattr(inference, "untrained", lambda *_: ScalarCodec(config=config))
     output = tmp_path / "out"
     options(
-        codec=str(run), lm=None, versus=[], source=f"folder:{folder}", split="test", items=5, seconds=0.4,
-        dependence=True, bandwidth=None, pieces=0, output=str(output),
+        codec=str(run),
+        lm=None,
+        versus=[],
+        source=f"folder:{folder}",
+        split="test",
+        items=5,
+        seconds=0.4,
+        dependence=True,
+        bandwidth=None,
+        pieces=0,
+        output=str(output),
     )
     evaluate.main()
     page = check_page(output / "report.html")
@@ -275,8 +284,12 @@ def test_measure_of_stored_codes(tmp_path, options, small_network, capsys):
     np.savez(tmp_path / "other.npz", *codes(3, files=8, copy=0.0))
     output = tmp_path / "out"
     options(
-        codec=None, source=None, codes=str(tmp_path / "codes.npz"),
-        versus=[str(tmp_path / "other.npz")], bandwidth=None, output=str(output),
+        codec=None,
+        source=None,
+        codes=str(tmp_path / "codes.npz"),
+        versus=[str(tmp_path / "other.npz")],
+        bandwidth=None,
+        output=str(output),
     )
     measure.main()
     page = check_page(output / "report.html")
@@ -366,7 +379,9 @@ def test_the_command_starts_and_tells_a_mistake(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "indep_jax.measure", "--codec=none", "--source=sample:"]
         + ["--output=x"],
-        capture_output=True, text=True, cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
     (line,) = done.stderr.splitlines()

@@ -27,10 +27,16 @@ MUSIC = ["--config.data.source=sample:"]
         ([SMALL, *MUSIC, "--config.quantizer.codebooks=0"], "quantizer.codebooks must be at least"),
         ([SMALL, *MUSIC, "--config.batch_size=0"], "batch_size 0"),
         ([SMALL, *MUSIC, "--config.model.compress=32"], "model.compress 32 must be at most"),
-        ([SMALL, *MUSIC, "--config.discriminator.n_ffts=(101,)"], "multiples of 4, not 8 and (101,)"),
+        (
+            [SMALL, *MUSIC, "--config.discriminator.n_ffts=(101,)"],
+            "multiples of 4, not 8 and (101,)",
+        ),
         ([SMALL, *MUSIC, "--config.save_every=0"], "save_every must be at least 1, not 0"),
         ([SMALL, *MUSIC, "--config.dtype=float33"], "dtype must be float32 or bfloat16"),
-        ([SMALL, *MUSIC, "--config.quantizer.codebook_size=99999"], "quantizer.codebook_size 99999"),
+        (
+            [SMALL, *MUSIC, "--config.quantizer.codebook_size=99999"],
+            "quantizer.codebook_size 99999",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, arguments, said):
@@ -64,7 +70,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
         if line.startswith("step 20/"):
             process.send_signal(signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM, lines
-    said = re.fullmatch(r"indep_jax.train: stopped by SIGTERM at step (\d+), saved in .*\n", lines[-1])
+    said = re.fullmatch(
+        r"indep_jax.train: stopped by SIGTERM at step (\d+), saved in .*\n", lines[-1]
+    )
     assert said and (tmp_path / "run/checkpoints" / said[1]).is_dir(), lines
     assert not any("Traceback" in line for line in lines)
     done = subprocess.run(

@@ -62,7 +62,9 @@ def against_bound(n: int = ROWS) -> Callable[[str, float], dict]:
     flops, exps = cost.speeds()
 
     def more(what: str, seconds: float) -> dict:
-        work = cost.count(jax.value_and_grad(losses()[what]), jax.ShapeDtypeStruct(rows(n).shape, "float32"))
+        work = cost.count(
+            jax.value_and_grad(losses()[what]), jax.ShapeDtypeStruct(rows(n).shape, "float32")
+        )
         bound = work.flops / flops + work.exps / exps
         return {"bound": f"{bound:.3f} s", "times the bound": f"{seconds / bound:.2f}"}
 
@@ -116,16 +118,22 @@ def memory(n: int = ROWS, against: str = "") -> list[dict]:
     """Rows of what each loss adds to the peak memory of the process: the smallest loss first, since
     a peak hides what is below it. To be asked for before anything else ran."""
     x = rows(n)
-    calls = {name: functools.partial(jax.jit(jax.value_and_grad(loss)), x)
-             for name, loss in losses().items()}
+    calls = {
+        name: functools.partial(jax.jit(jax.value_and_grad(loss)), x)
+        for name, loss in losses().items()
+    }
     if against:
         calls |= {"the paper's formula, torch": torch_mmd(x)}
     found = []
     for name, call in calls.items():
         before = _peak_bytes()
         jax.block_until_ready(call())
-        found.append({"what": name, "added memory, compilation included":
-                      f"{(_peak_bytes() - before) / 1e6:.0f} MB"})
+        found.append(
+            {
+                "what": name,
+                "added memory, compilation included": f"{(_peak_bytes() - before) / 1e6:.0f} MB",
+            }
+        )
     return found
 
 

@@ -137,9 +137,7 @@ class Conv(nn.Module):
         channels = x_BxTxC.shape[-1]
         weight = _Weight(self.norm, name="weight")
         kernel = weight((self.kernel_size, channels, self.features))
-        bias = self.param(
-            "bias", _bias_init(self.kernel_size * channels), (self.features,)
-        )
+        bias = self.param("bias", _bias_init(self.kernel_size * channels), (self.features,))
         total = (self.kernel_size - 1) * self.dilation + 1 - self.stride
         right = 0 if self.causal else total // 2
         extra = -x_BxTxC.shape[1] % self.stride

@@ -91,9 +91,7 @@ class STFTDiscriminator(nn.Module):
         features = []
         layers = [((3, 9), 1, 1), ((3, 9), 2, 1), ((3, 9), 2, 2), ((3, 9), 2, 4), ((3, 3), 1, 1)]
         for i, (kernel_size, stride, dilation) in enumerate(layers):
-            conv = Conv2D(
-                self.filters, kernel_size, stride, dilation, self.dtype, name=f"conv_{i}"
-            )
+            conv = Conv2D(self.filters, kernel_size, stride, dilation, self.dtype, name=f"conv_{i}")
             z = nn.leaky_relu(conv(z), 0.3)
             features.append(z)
         return Conv2D(1, (3, 3), dtype=self.dtype, name="conv_out")(z), features

@@ -194,6 +194,4 @@ def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> C
     for name, value in dict(codebooks=codebooks, codebook_size=codebook_size).items():
         if value < 1:
             raise UserError(f"quantizer.{name} must be at least 1, not {value}")
-    return Codec(
-        **fields, codebooks=codebooks, codebook_size=codebook_size, dtype=jnp.dtype(dtype)
-    )
+    return Codec(**fields, codebooks=codebooks, codebook_size=codebook_size, dtype=jnp.dtype(dtype))

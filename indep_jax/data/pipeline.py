@@ -124,8 +124,11 @@ class _Examples(_Sliced):
             file = self.source.files[number]
             try:
                 audio = transforms.read_segment(
-                    file, start / self.sample_rate, self.frames / self.sample_rate,
-                    self.sample_rate, self.channels,
+                    file,
+                    start / self.sample_rate,
+                    self.frames / self.sample_rate,
+                    self.sample_rate,
+                    self.channels,
                 )
             except sources.READ_ERRORS as error:
                 self.unreadable[file.name] = sources.describe_error(error)

@@ -319,9 +319,7 @@ def _find_audio(folder: pathlib.Path) -> tuple[list[str], dict[str, str]]:
         # the name that it has without them.
         order = sorted(folders, key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         folders[:] = [
-            name
-            for name in order
-            if not name.startswith(".") and enter(os.path.join(parent, name))
+            name for name in order if not name.startswith(".") and enter(os.path.join(parent, name))
         ]
         for name in names:
             path = os.path.join(parent, name)

@@ -86,8 +86,11 @@ def read_file(
     window = 30 * sample_rate
     windows = [
         read_segment(
-            file, start / sample_rate, min(window, frames - start) / sample_rate,
-            sample_rate, channels,
+            file,
+            start / sample_rate,
+            min(window, frames - start) / sample_rate,
+            sample_rate,
+            channels,
         )
         for start in range(0, frames, window)
     ]

@@ -109,8 +109,9 @@ def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np
             for start in range(0, frames[number], window):
                 place = start / codec.frame_rate, window / codec.frame_rate
                 try:
-                    yield number, transforms.read_segment(
-                        file, *place, codec.sample_rate, codec.channels
+                    yield (
+                        number,
+                        transforms.read_segment(file, *place, codec.sample_rate, codec.channels),
                     )
                 except sources.READ_ERRORS as error:
                     problem = {file.name: sources.describe_error(error)}

@@ -112,9 +112,7 @@ def total_correlation(
         chosen = training[:count]
         frames = sum(len(files[f]) for f in chosen)
         name = pattern if isinstance(pattern, str) else tuple(pattern)
-        with tqdm.tqdm(
-            desc=f"{name}, {frames} frames", unit="step", disable=not progress
-        ) as bar:
+        with tqdm.tqdm(desc=f"{name}, {frames} frames", unit="step", disable=not progress) as bar:
             bits_FxH = _fit(
                 [files[f] for f in chosen],
                 [files[f] for f in held_out],
@@ -133,7 +131,9 @@ def total_correlation(
                 held_out_frames=int(lengths_F.sum()),
                 held_out_files=held,
                 conditional_bits=float(conditional[0]),
-                conditional_interval_bits=estimate.jackknife_interval(conditional[0], conditional[1:]),
+                conditional_interval_bits=estimate.jackknife_interval(
+                    conditional[0], conditional[1:]
+                ),
                 without_bits=conditional[1:],
                 factorised_bits=float(factorised[0]),
                 joint_bits=float(joint[0]),

@@ -88,9 +88,7 @@ def evaluate(codec, label: str, source: str, split: str, items: int, seconds: fl
     metrics["perplexity"] = estimate.usage(
         flat, [codec.codebook_size] * codec.codebooks
     ).perplexity.tolist()
-    return Evaluated(
-        label, metrics, excerpts["names"], excerpts["audio"], waves, codec.sample_rate
-    )
+    return Evaluated(label, metrics, excerpts["names"], excerpts["audio"], waves, codec.sample_rate)
 
 
 def show(page: report.Report, results: Sequence[Evaluated]) -> None:

@@ -52,8 +52,10 @@ def evaluate(
     ValueError, one line, for tokens of another codec.
     """
     if store.info["codec"] != lm.codec.fingerprint:
-        raise UserError(f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
-                         f"of {label} is {lm.codec.fingerprint}")
+        raise UserError(
+            f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
+            f"of {label} is {lm.codec.fingerprint}"
+        )
     frames = round(lm.config["data"]["segment_seconds"] * lm.codec.frame_rate)
     segments = pipeline.token_segments(store, split, seed=0, batch_size=items, frames=frames)[0]
     captions = [store.entries[record]["caption"] for record in segments["record"]]
@@ -87,7 +89,9 @@ def evaluate(
             found = cost(texts).sum(0) / counts.sum(0)
             metrics[f"bits_per_frame_{name}"] = float(found.sum())
     if pieces:
-        metrics["frechet_distance"] = _frechet_distance(lm, label, store, split, pieces, seconds, seed)
+        metrics["frechet_distance"] = _frechet_distance(
+            lm, label, store, split, pieces, seconds, seed
+        )
     records = store.select(split)[:LISTEN]
     texts = [store.entries[record]["caption"] for record in records] if lm.encoder else None
     waves = []
@@ -130,7 +134,10 @@ def _frechet_distance(lm, label, store, split, pieces, seconds, seed) -> float:
 def _others(captions: Sequence[str]) -> list[str]:
     """For each caption the next one that says something else, where there is one."""
     return [
-        next((text for text in [*captions[n + 1 :], *captions[:n]] if text != captions[n]), captions[n])
+        next(
+            (text for text in [*captions[n + 1 :], *captions[:n]] if text != captions[n]),
+            captions[n],
+        )
         for n in range(len(captions))
     ]
 

@@ -27,7 +27,9 @@ _BATCH = 5  # the patches of 10 s
 def embed_all(waves: Iterable[np.ndarray], sample_rate: int, label: str) -> np.ndarray:
     """`embed` of waveforms [time, channels], one after another, with a bar that says whose they are."""
     waves = list(waves)
-    return np.concatenate([embed(wave, sample_rate) for wave in tqdm.tqdm(waves, desc=f"embed {label}")])
+    return np.concatenate(
+        [embed(wave, sample_rate) for wave in tqdm.tqdm(waves, desc=f"embed {label}")]
+    )
 
 
 def embed(wave: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -38,7 +40,9 @@ def embed(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     mono = soxr.resample(np.asarray(wave, np.float32).mean(axis=1), sample_rate, SAMPLE_RATE)
     mono = np.pad(mono, (0, max(0, (PATCH - 1) * HOP - len(mono))))
     frames = np.asarray(_log_mel(mono))
-    patches = np.stack([frames[i : i + PATCH] for i in range(0, len(frames) - PATCH + 1, PATCH // 2)])
+    patches = np.stack(
+        [frames[i : i + PATCH] for i in range(0, len(frames) - PATCH + 1, PATCH // 2)]
+    )
     found = []
     for start in range(0, len(patches), _BATCH):
         batch = patches[start : start + _BATCH]
@@ -68,7 +72,8 @@ def _network(weights: dict, x_BxTxF: jax.Array) -> jax.Array:
     def norm(x, number):
         name = f"batch_normalization_{number}" if number else "batch_normalization"
         gamma, beta, mean, variance = (
-            weights[f"{name}/{field}"] for field in ("gamma", "beta", "moving_mean", "moving_variance")
+            weights[f"{name}/{field}"]
+            for field in ("gamma", "beta", "moving_mean", "moving_variance")
         )
         return (x - mean) * (gamma / jnp.sqrt(variance + 1e-3)) + beta
 

@@ -62,9 +62,7 @@ def origin(path: str | Path, folder: Path) -> dict[str, str]:
     head = head.split("\n---", 1)[0] if head.startswith("---") else ""
 
     def field(name):  # a value, or the first of a list
-        found = re.search(
-            rf"^{name}:[ \t]*(?:\n\s*-[ \t]*)?['\"]?([\w./-]+)", head, re.MULTILINE
-        )
+        found = re.search(rf"^{name}:[ \t]*(?:\n\s*-[ \t]*)?['\"]?([\w./-]+)", head, re.MULTILINE)
         return found[1] if found else ""
 
     cached = re.search(r"models--([^/]+)/snapshots/[^/]+$", folder.as_posix())

@@ -123,7 +123,9 @@ def config_to_hub(model: Mapping) -> dict:
     Raises UserError, one line that names the field, for one that transformers has no form of.
     """
     patterns = {pattern: channels for channels, pattern in _PATTERNS.items()}
-    for field, allowed in dict(positions=("sinusoidal",), head=("linear",), pattern=patterns).items():
+    for field, allowed in dict(
+        positions=("sinusoidal",), head=("linear",), pattern=patterns
+    ).items():
         if model[field] not in allowed:
             raise UserError(
                 f"model.{field} {model[field]!r}: transformers' MusicGen has {' or '.join(allowed)}"
@@ -193,7 +195,9 @@ def to_hub(
     encoder, name, prefix = weights.part_of(text, "text_encoder")
     kind = encoder.get("model_type")
     if kind not in _TEXTS:
-        raise UserError(f"{name}: model_type must be {' or '.join(map(repr, _TEXTS))}, not {kind!r}")
+        raise UserError(
+            f"{name}: model_type must be {' or '.join(map(repr, _TEXTS))}, not {kind!r}"
+        )
     states = weights.read_tensors(text, _is_encoders, prefix)
     configs, sound = encodec.to_hub(*codec)
     tensors = weights.to_tensors(name_map(model, PREFIXES["musicgen"]), variables)
@@ -212,7 +216,8 @@ def to_hub(
         ("bos_token_id", "pad_token_id", "decoder_start_token_id"), model["codebook_size"]
     )
     configs["preprocessor_config.json"] |= dict(
-        feature_size=decoder["audio_channels"], padding_side="left"  # prompts end together
+        feature_size=decoder["audio_channels"],
+        padding_side="left",  # prompts end together
     )
     configs |= {
         tokenizer: found,

@@ -114,7 +114,7 @@ def read_tensors(
         model = (read_config(folder).get("architectures") or ["AutoModel"])[0]
         raise UserError(
             f"{folder}: its weights are a pickle (.bin), which is never opened; if you trust it, "
-            f"convert it: python -c \"from transformers import {model}; "
+            f'convert it: python -c "from transformers import {model}; '
             f"{model}.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     else:

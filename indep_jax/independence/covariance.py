@@ -34,9 +34,7 @@ def covariance(
     rows are all the communication. ValueError for `diagonal` with `segments`.
     """
     if diagonal and segments is not None:
-        raise UserError(
-            "covariance: the V-statistic (diagonal) cannot leave out pairs of segments"
-        )
+        raise UserError("covariance: the V-statistic (diagonal) cannot leave out pairs of segments")
     x_NxKxD, segments = streams_.rows(streams, segments)
     x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:

@@ -252,9 +252,7 @@ def add_sums(plan: Plan, x: Rows, y: Rows, rates_CxK, to_x, to_y=None, *, half: 
     return _over_tiles(plan, x, half, visit, (to_x, to_y))
 
 
-def add_gradients(
-    plan: Plan, x: Rows, y: Rows, rates_CxK, g_x, g_y, dx, dy, *, half: bool = False
-):
+def add_gradients(plan: Plan, x: Rows, y: Rows, rates_CxK, g_x, g_y, dx, dy, *, half: bool = False):
     """(dx, dy) with the derivatives of `add_sums` added, by x.vectors and y.vectors.
 
     g_x, g_y: cotangents of the rows' sums; g_y None where pairs were added to x alone.

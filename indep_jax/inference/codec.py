@@ -37,9 +37,7 @@ class LoadedCodec:
         self.config = config
         self.step = step
         sizes = {name: config["quantizer"][name] for name in ("codebooks", "codebook_size")}
-        self.module = model.from_config(
-            config["model"], **sizes, dtype=dtype or config["dtype"]
-        )
+        self.module = model.from_config(config["model"], **sizes, dtype=dtype or config["dtype"])
         self.variables = jax.tree.map(jnp.asarray, variables)
         self.sample_rate: int = self.module.sample_rate
         self.channels: int = self.module.channels
@@ -189,7 +187,9 @@ class LoadedCodec:
         if not self.module.windowed:
             for first, last in chunks.spans(self.module, length):
                 x = jnp.asarray(read(first, last - first), jnp.float32)[None]
-                codes, scales = jax.tree.map(lambda x: np.asarray(x)[0], self._encode(self.variables, x))
+                codes, scales = jax.tree.map(
+                    lambda x: np.asarray(x)[0], self._encode(self.variables, x)
+                )
                 yield Encoded(codes, scales, last - first)
             return
         hop = self.module.hop
@@ -198,9 +198,7 @@ class LoadedCodec:
         carry: dict = {}
         for span in plan.spans(total):
             x = jnp.asarray(read(span.start * hop, plan.frames * hop), jnp.float32)[None]
-            codes, carry = self._encode_window(
-                {**self.variables, **carry}, x, window=span.window
-            )
+            codes, carry = self._encode_window({**self.variables, **carry}, x, window=span.window)
             inside = np.asarray(codes)[0, span.first - span.start : span.last - span.start]
             yield Encoded(inside, None, len(inside) * hop)
 
@@ -274,9 +272,13 @@ class PairedCodec:
 
     def __init__(self, mono: LoadedCodec):
         if mono.channels != 1:
-            raise UserError(f"stereo tokens: expected a codec of 1 channel, this one has {mono.channels}")
+            raise UserError(
+                f"stereo tokens: expected a codec of 1 channel, this one has {mono.channels}"
+            )
         if not mono.module.codes_suffice:
-            raise UserError("stereo tokens: expected a codec that works neither in chunks nor with levels")
+            raise UserError(
+                "stereo tokens: expected a codec that works neither in chunks nor with levels"
+            )
         self.mono, self.module = mono, mono.module
         self.sample_rate, self.frame_rate = mono.sample_rate, mono.frame_rate
         self.codebooks, self.codebook_size = 2 * mono.codebooks, mono.codebook_size
@@ -309,7 +311,9 @@ class PairedCodec:
         once = functools.lru_cache(maxsize=1)(read)  # both sides ask for the same in turn
         sides = (
             self.mono.encode_long(
-                lambda start, count, side=side: once(start, count)[:, side : side + 1], length, seconds
+                lambda start, count, side=side: once(start, count)[:, side : side + 1],
+                length,
+                seconds,
             )
             for side in range(2)
         )
@@ -359,7 +363,9 @@ def load_codec(
         step, state = checkpoints.restore_latest(folder, only=("ema", "collections"))
         variables = dict(params=state["ema"], codebook=state["collections"]["codebook"])
         if not np.any(variables["codebook"]["count"]):
-            raise UserError(f"{path}: step {step} is within the warm-up: there are no codebooks yet")
+            raise UserError(
+                f"{path}: step {step} is within the warm-up: there are no codebooks yet"
+            )
     if bandwidth is not None:
         possible = encodec.bandwidths(config)
         lower = [each for each in possible if each <= bandwidth * (1 + 1e-9)]  # as it is printed

@@ -74,7 +74,9 @@ class LoadedLM:
             self.variables,
             frames,
             seed=seed,
-            examples=np.arange(1 if texts is None else len(texts)) if examples is None else examples,
+            examples=np.arange(1 if texts is None else len(texts))
+            if examples is None
+            else examples,
             prompt=prompt,
             window=window,
             overlap=window // 2,
@@ -115,14 +117,18 @@ def load_lm(
     loaded = load_codec_of(codec, config["model"]["codebooks"])
     for name in ("codebooks", "codebook_size"):
         if getattr(loaded, name) != config["model"][name]:
-            raise UserError(f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
-                             f"on {config['model'][name]}")
+            raise UserError(
+                f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
+                f"on {config['model'][name]}"
+            )
     if not loaded.module.codes_suffice:
         raise UserError(f"{codec}: works in chunks or with levels, which {path} does not predict")
     made_by = config.get("data", {}).get("codec")
     if made_by and made_by != loaded.fingerprint:
-        raise UserError(f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "
-                         f"of {made_by}")
+        raise UserError(
+            f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "
+            f"of {made_by}"
+        )
     if "data" not in config:
         seconds = musicgen.read_frames(folder) / loaded.frame_rate
         config["data"] = dict(segment_seconds=seconds)

@@ -39,7 +39,9 @@ def keys(keys_B, frame, codebook: int):
 
 
 @functools.partial(jax.jit, static_argnames=("model", "steps", "guided"))
-def _begin(model: LM, variables, inputs_BxPxK, text_BxLxC, text_mask_BxL, *, steps: int, guided: bool):
+def _begin(
+    model: LM, variables, inputs_BxPxK, text_BxLxC, text_mask_BxL, *, steps: int, guided: bool
+):
     """(memory of the text, cache of `steps` steps that has been fed the inputs)."""
     apply = functools.partial(model.apply, variables)
     memory = None
@@ -147,7 +149,9 @@ def stream(
     if chunk is not None and chunk < 1:
         raise UserError(f"chunk: expected at least 1 step, not {chunk}")
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), examples)
-    drawing = dict(guided=guidance != 1, top_k=min(top_k or model.codebook_size, model.codebook_size))
+    drawing = dict(
+        guided=guidance != 1, top_k=min(top_k or model.codebook_size, model.codebook_size)
+    )
     codes, given = np.asarray(prompt, np.int32), 0  # frames that were given to the caller
     while given < frames:
         start = 0 if codes.shape[1] < window else codes.shape[1] - overlap

@@ -47,9 +47,7 @@ def _triangles(edges: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
     return np.maximum(0, np.minimum(rising, falling))
 
 
-def mel_spectrogram(
-    x_BxT, sample_rate: int, n_fft: int, *, n_mels: int = 64, f_min: float = 64.0
-):
+def mel_spectrogram(x_BxT, sample_rate: int, n_fft: int, *, n_mels: int = 64, f_min: float = 64.0):
     """Power mel spectrogram [batch, ceil(time / hop), n_mels] of x [batch, time], hop n_fft / 4.
 
     Window-normalised STFT of the signal reflected by (n_fft - hop) / 2 at both ends and padded

@@ -244,9 +244,7 @@ class CodecTask:
         # The encoder's pass is kept apart from the rest: the independence loss goes through it
         # alone, and its gradient is measured against the others'.
         latents, encoder_backward = jax.vjp(
-            lambda encoder: self._apply(
-                {**params, "encoder": encoder}, audio, method="latents"
-            ),
+            lambda encoder: self._apply({**params, "encoder": encoder}, audio, method="latents"),
             params["encoder"],
         )
 
@@ -297,9 +295,7 @@ class CodecTask:
             metrics |= dict(
                 independence=value, independence_gradient_ratio=weight * term_norm / norm
             )
-            encoder_gradient = jax.tree.map(
-                lambda g, t: g + weight * t, encoder_gradient, term
-            )
+            encoder_gradient = jax.tree.map(lambda g, t: g + weight * t, encoder_gradient, term)
 
         state = self._update_generator(
             state, dict(encoder=encoder_gradient, decoder=decoder_gradient)
@@ -326,9 +322,7 @@ class CodecTask:
 
         terms = dict(
             l1=lambda y: losses.l1(audio, y, relative=config.loss.relative_l1),
-            mel=lambda y: losses.multi_scale_mel(
-                fold(audio), fold(y), config.model.sample_rate
-            ),
+            mel=lambda y: losses.multi_scale_mel(fold(audio), fold(y), config.model.sample_rate),
         )
         pairs = {name: jax.value_and_grad(term)(decoded) for name, term in terms.items()}
         return (
@@ -355,9 +349,7 @@ class CodecTask:
         config = self.config.loss
         old = state["collections"]["balancer"]
         weights = {name: config[name] for name in values}
-        new, joined, norms = balancer.combine(
-            old, gradients, weights, decay=config.balancer_decay
-        )
+        new, joined, norms = balancer.combine(old, gradients, weights, decay=config.balancer_decay)
         new = dict(norms={**old["norms"], **new["norms"]}, weight=new["weight"])
         # Items have gradients of unit norm, which add up over a batch; in the published run over
         # the 8 items of a device. So scaled, the other terms' weights mean the same at any batch.

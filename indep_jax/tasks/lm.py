@@ -61,24 +61,37 @@ class LMTask:
         store = tokens.Store(path)
         for name in ("codebooks", "codebook_size"):
             if store.info[name] != config.model[name]:
-                raise UserError(f"model.{name} is {config.model[name]}, and the tokens in {path} "
-                                 f"have {store.info[name]}")
+                raise UserError(
+                    f"model.{name} is {config.model[name]}, and the tokens in {path} "
+                    f"have {store.info[name]}"
+                )
         fingerprint = config.data.codec if codec is None else codec.fingerprint
         if fingerprint and store.info["codec"] != fingerprint:
-            raise UserError(f"the tokens in {path} are of codec {store.info['codec']}, and codec "
-                             f"{config.codec} is {fingerprint}")
+            raise UserError(
+                f"the tokens in {path} are of codec {store.info['codec']}, and codec "
+                f"{config.codec} is {fingerprint}"
+            )
         if codec is not None and not codec.module.codes_suffice:
-            raise UserError(f"codec {config.codec} works in chunks or with levels, which no language "
-                             "model of codes predicts: expected one that does not, or none")
+            raise UserError(
+                f"codec {config.codec} works in chunks or with levels, which no language "
+                "model of codes predicts: expected one that does not, or none"
+            )
         self._codec, self._frame_rate = codec, store.info["frame_rate"]
         self._frames = round(config.data.segment_seconds * self._frame_rate)
         number, slices = sharding.slice_of_rows(sharding.make_mesh(config.get("mesh")))
         self._segments = data.token_segments(
-            store, "train", seed=config.seed, batch_size=config.batch_size, frames=self._frames,
-            slice_number=number, slices=slices)
+            store,
+            "train",
+            seed=config.seed,
+            batch_size=config.batch_size,
+            frames=self._frames,
+            slice_number=number,
+            slices=slices,
+        )
         # The same segments at every evaluation, whatever the training's seed, and in every process.
         self._held_out = data.token_segments(
-            store, "valid", seed=0, batch_size=config.evaluate_items, frames=self._frames)
+            store, "valid", seed=0, batch_size=config.evaluate_items, frames=self._frames
+        )
         self._texts = None
         if encoder is not None:
             captions = [entry["caption"] for entry in store.entries]
@@ -139,8 +152,11 @@ class LMTask:
         count = min(config.samples, config.evaluate_items)
         text = {}
         if self._texts is not None:
-            text = dict(text=batch["text"][:count], text_mask=batch["text_mask"][:count],
-                        guidance=config.guidance)
+            text = dict(
+                text=batch["text"][:count],
+                text_mask=batch["text_mask"][:count],
+                guidance=config.guidance,
+            )
         codes = sampling.generate(
             self.model, dict(params=params), round(config.sample_seconds * self._frame_rate),
             seed=config.seed, examples=np.arange(count), window=self._frames,
@@ -158,7 +174,8 @@ class LMTask:
         config, params = self.config, state["params"]
         if "text" in batch:
             text, mask = conditioner.drop(
-                rng, batch["text"], batch["text_mask"], config.text.dropout)
+                rng, batch["text"], batch["text_mask"], config.text.dropout
+            )
             batch = batch | dict(text=text, text_mask=mask)
         counts_K = jnp.maximum(_counts(batch["codes"]), 1)
 
@@ -177,8 +194,11 @@ class LMTask:
         params = optax.apply_updates(params, updates)
         decay = config.optimizer.ema_decay
         ema = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state["ema"], params)
-        metrics = dict(loss=jnp.mean(nats_K), bits_per_frame=lm.bits_per_frame(nats_K),
-                       gradient_norm=optax.tree.norm(gradient))
+        metrics = dict(
+            loss=jnp.mean(nats_K),
+            bits_per_frame=lm.bits_per_frame(nats_K),
+            gradient_norm=optax.tree.norm(gradient),
+        )
         state = dict(step=state["step"] + 1, params=params, opt_state=opt_state, ema=ema)
         return state, metrics
 
@@ -191,7 +211,8 @@ class LMTask:
     def _optimizer(self):
         settings = self.config.optimizer
         rate = optax.warmup_cosine_decay_schedule(
-            0.0, settings.learning_rate, settings.warmup_steps, self.config.steps)
+            0.0, settings.learning_rate, settings.warmup_steps, self.config.steps
+        )
         adam = optax.adamw(rate, *settings.betas, weight_decay=settings.weight_decay)
         clip = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
         return optax.chain(clip, adam)
@@ -215,14 +236,18 @@ def _check(config):
     """Raises UserError, one line that names the field, for what no run can have."""
     settings = config.optimizer
     if not config.data.source.startswith("tokens:"):
-        raise UserError(f"data.source must be tokens:PATH, what indep_jax.encode wrote, not "
-                         f"{config.data.source!r}")
+        raise UserError(
+            f"data.source must be tokens:PATH, what indep_jax.encode wrote, not "
+            f"{config.data.source!r}"
+        )
     if settings.accumulate < 1 or config.batch_size % settings.accumulate:
-        raise UserError(f"optimizer.accumulate {settings.accumulate} must divide batch_size "
-                         f"{config.batch_size}")
+        raise UserError(
+            f"optimizer.accumulate {settings.accumulate} must divide batch_size {config.batch_size}"
+        )
     if not 0 <= settings.warmup_steps < config.steps:
-        raise UserError(f"optimizer.warmup_steps {settings.warmup_steps} must be below steps, "
-                         f"{config.steps}")
+        raise UserError(
+            f"optimizer.warmup_steps {settings.warmup_steps} must be below steps, {config.steps}"
+        )
     if not 0 <= config.text.dropout <= 1:
         raise UserError(f"text.dropout must be between 0 and 1, not {config.text.dropout}")
     if bool(config.text.encoder) != bool(config.model.get("text_dim")):

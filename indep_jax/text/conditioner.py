@@ -31,7 +31,7 @@ def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; make it: python -c "
-            "\"from transformers import AutoTokenizer as A; "
+            '"from transformers import AutoTokenizer as A; '
             f"A.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     try:

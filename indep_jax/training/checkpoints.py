@@ -29,7 +29,13 @@ from indep_jax.support.errors import UserError
 
 # Fields that do not change the numbers of a run, so a resumed run may change them.
 FREE_FIELDS = (
-    "log_every", "evaluate_every", "save_every", "keep", "data.workers", "data.max_unreadable")
+    "log_every",
+    "evaluate_every",
+    "save_every",
+    "keep",
+    "data.workers",
+    "data.max_unreadable",
+)
 MANIFEST = "sha256sums"  # in every checkpoint; `sha256sum -c` reads it
 # Orbax writes the time of the commit into the first, and the second whole, after the seal.
 _STAMPED = "_CHECKPOINT_METADATA"
@@ -90,8 +96,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal)))
+                max_to_keep=keep,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            ),
+        )
 
     def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:
         """Starts an asynchronous save; the state may be donated as soon as this returns.
@@ -107,8 +116,12 @@ class Checkpoints:
             free = shutil.disk_usage(self._directory).free
             if needed > free:
                 raise OSError(f"it takes {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free")
-            saved = self._manager.save(step, args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(dict(position))))
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(dict(position))
+                ),
+            )
             if not saved:
                 raise OSError("there is a newer one")
 
@@ -145,7 +158,8 @@ class Checkpoints:
                 reason = f"{reason[:300]}..."
             raise OSError(
                 f"{self._directory}: the checkpoint of step {self._saving} could not be written, "
-                f"earlier ones are intact: {reason or type(error).__name__}") from error
+                f"earlier ones are intact: {reason or type(error).__name__}"
+            ) from error
 
 
 def write_manifest(folder: pathlib.Path) -> None:
@@ -160,8 +174,9 @@ def write_manifest(folder: pathlib.Path) -> None:
 def damage(path: pathlib.Path) -> str:
     """What is wrong with a checkpoint's files according to its manifest; empty if nothing is."""
     try:
-        stated = dict(reversed(line.split("  ", 1))
-                      for line in (path / MANIFEST).read_text().splitlines())
+        stated = dict(
+            reversed(line.split("  ", 1)) for line in (path / MANIFEST).read_text().splitlines()
+        )
         found = _digests(path)
         json.loads((path / _STAMPED).read_text())
     except OSError as error:
@@ -181,7 +196,8 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
         if path.is_file() and path.name not in _UNSEALED:
             with open(path, "rb") as file:
                 digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(
-                    file, "sha256").hexdigest()
+                    file, "sha256"
+                ).hexdigest()
     return digests
 
 
@@ -203,12 +219,14 @@ def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
     if complete:
         raise UserError(
             f"{directory}: none of the {len(complete)} checkpoints verifies, see above; "
-            "to begin anew, move them away")
+            "to begin anew, move them away"
+        )
     return None
 
 
-def restore(path: pathlib.Path, template: Any = None,
-            only: Sequence[str] | None = None) -> tuple[int, Any, dict[str, Any]]:
+def restore(
+    path: pathlib.Path, template: Any = None, only: Sequence[str] | None = None
+) -> tuple[int, Any, dict[str, Any]]:
     """Reads the checkpoint in the folder `path`: (step, state, position).
 
     Args:
@@ -220,7 +238,8 @@ def restore(path: pathlib.Path, template: Any = None,
       UserError: its tree differs from the template's; names the first difference.
     """
     handler = ocp.CompositeCheckpointHandler(
-        state=ocp.PyTreeCheckpointHandler(), position=ocp.JsonCheckpointHandler())
+        state=ocp.PyTreeCheckpointHandler(), position=ocp.JsonCheckpointHandler()
+    )
     with ocp.Checkpointer(handler) as checkpointer:
         stored = checkpointer.metadata(path).item_metadata["state"].tree
         if only is not None:
@@ -228,19 +247,27 @@ def restore(path: pathlib.Path, template: Any = None,
         if template is None:
             device = SingleDeviceSharding(jax.local_devices()[0])
             template = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored)
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), stored
+            )
         elif difference := _structure_difference(stored, template):
             raise UserError(f"{path} does not fit this config: {difference}")
-        items = checkpointer.restore(path, ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(
-                template, restore_args=ocp.checkpoint_utils.construct_restore_args(template),
-                partial_restore=True),
-            position=ocp.args.JsonRestore()))
+        items = checkpointer.restore(
+            path,
+            ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    template,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(template),
+                    partial_restore=True,
+                ),
+                position=ocp.args.JsonRestore(),
+            ),
+        )
     return int(path.name), items["state"], items["position"]
 
 
-def restore_latest(workdir: str | os.PathLike, template: Any = None,
-                   only: Sequence[str] | None = None) -> tuple[int, Any]:
+def restore_latest(
+    workdir: str | os.PathLike, template: Any = None, only: Sequence[str] | None = None
+) -> tuple[int, Any]:
     """(step, state) of the newest checkpoint of a run; see `restore`.
 
     Without a template it needs nothing but the workdir. Raises UserError when there is no
@@ -258,8 +285,10 @@ def _directory(workdir: str | os.PathLike) -> pathlib.Path:
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _structure_difference(stored: Any, wanted: Any) -> str:
@@ -295,9 +324,11 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
     free = set(FREE_FIELDS)
     if old.get("optimizer.schedule") == "constant":
         free.add("steps")
-    changes = [f"{field}: {_show(old, field)} -> {_show(new, field)}"
-               for field in sorted((old.keys() | new.keys()) - free)
-               if old.get(field, _ABSENT) != new.get(field, _ABSENT)]
+    changes = [
+        f"{field}: {_show(old, field)} -> {_show(new, field)}"
+        for field in sorted((old.keys() | new.keys()) - free)
+        if old.get(field, _ABSENT) != new.get(field, _ABSENT)
+    ]
     if changes:
         raise UserError(f"{workdir} holds a run with another config: {'; '.join(changes)}")
 

@@ -80,12 +80,16 @@ class Stopped(RuntimeError):
         name = signal.Signals(number).name
         super().__init__(
             f"stopped by {name} at step {step}, saved in {workdir}; the same command goes on from "
-            "there" if step else f"stopped by {name} before the first step")
+            "there"
+            if step
+            else f"stopped by {name} before the first step"
+        )
         self.signal = number
 
 
-def run(task: Task, config: Any, workdir: str | os.PathLike, *,
-        max_step: int | None = None) -> State:
+def run(
+    task: Task, config: Any, workdir: str | os.PathLike, *, max_step: int | None = None
+) -> State:
     """Trains until config.steps, continuing what `workdir` holds. Returns the final state.
 
     Args:
@@ -128,8 +132,14 @@ def run(task: Task, config: Any, workdir: str | os.PathLike, *,
 class _Run:
     """One call of `run`: the state, its step, and what was measured since the last log."""
 
-    def __init__(self, task: Task, config: Any, workdir: str | os.PathLike,
-                 saved: checkpoints.Checkpoints, signals: "_Signals"):
+    def __init__(
+        self,
+        task: Task,
+        config: Any,
+        workdir: str | os.PathLike,
+        saved: checkpoints.Checkpoints,
+        signals: "_Signals",
+    ):
         self.task, self.config, self.workdir, self.saved = task, config, workdir, saved
         self.signals = signals
         self.saved_step = 0
@@ -153,7 +163,8 @@ class _Run:
         shapes = jax.eval_shape(init, first)
         self.shardings = sharding.placement(shapes, self.task.placement, self.mesh)
         template = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings)
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings
+        )
         if path := checkpoints.latest(self.workdir):
             self.step, self.state, position = checkpoints.restore(path, template)
             self.means = _Means(position["means"])
@@ -237,21 +248,25 @@ class _Run:
 
         everywhere = sharding.replicated(self.mesh)
         jitted = jax.jit(
-            with_key, donate_argnums=0,
+            with_key,
+            donate_argnums=0,
             in_shardings=(self.shardings, jax.tree.map(lambda x: x.sharding, batch), everywhere),
-            out_shardings=(self.shardings, everywhere))
+            out_shardings=(self.shardings, everywhere),
+        )
         return jitted.lower(self.state, batch, step).compile()
 
     def _handle(self, step: int, metrics: Metrics) -> None:
         """Checks and averages the metrics of the step that made `step` steps done."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        culprits = [f"{name} = {value}" for name, value in values.items()
-                    if not math.isfinite(value)]
+        culprits = [
+            f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)
+        ]
         if culprits:
             self.saved.wait()
             raise NonFiniteLoss(
                 f"step {step} is not finite: {', '.join(culprits)}; "
-                f"last good checkpoint: {checkpoints.latest(self.workdir) or 'there is none'}")
+                f"last good checkpoint: {checkpoints.latest(self.workdir) or 'there is none'}"
+            )
         self.means.add(values)
         if step % self.config.log_every == 0 or step == self.config.steps:
             self._log(step)
@@ -283,9 +298,13 @@ class _Run:
         self.out.audio(self.step, found.audio)
         self.out.figures(self.step, found.figures)
         # Written last: this line says that the evaluation is complete.
-        self.out.scalars(self.step, {
-            **{f"eval/{name}": value for name, value in found.scalars.items()},
-            "time/evaluation": time.perf_counter() - begin})
+        self.out.scalars(
+            self.step,
+            {
+                **{f"eval/{name}": value for name, value in found.scalars.items()},
+                "time/evaluation": time.perf_counter() - begin,
+            },
+        )
 
 
 class _Signals:
@@ -304,8 +323,11 @@ class _Signals:
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
         self.__exit__()
-        print(f"\n{signal.Signals(number).name}: saving, then stopping; again to stop at once",
-              file=sys.stderr, flush=True)
+        print(
+            f"\n{signal.Signals(number).name}: saving, then stopping; again to stop at once",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def __exit__(self, *error: Any) -> None:
         while self._before:
@@ -334,8 +356,10 @@ class _Batches:
         batch = sharding.shard_batch(current, self._mesh)
         if history > 1:
             # After a resume, or at the first long history, earlier batches are read by index.
-            earlier = [self._recent[i] if i in self._recent else self._dataset[i]
-                       for i in range(index - history + 1, index + 1)]
+            earlier = [
+                self._recent[i] if i in self._recent else self._dataset[i]
+                for i in range(index - history + 1, index + 1)
+            ]
             stacked = jax.tree.map(lambda *rows: np.stack(rows), *earlier)
             batch = {"current": batch, "history": sharding.shard_batch(stacked, self._mesh, axis=1)}
         for old in [i for i in self._recent if i <= index + 1 - self._longest]:

@@ -31,8 +31,10 @@ def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
     others = sizes.get("fsdp", 1) * sizes.get("tensor", 1)
     shape = (sizes.get("data", devices // others), sizes.get("fsdp", 1), sizes.get("tensor", 1))
     if math.prod(shape) != devices:
-        raise UserError(f"mesh: {' x '.join(map(str, shape))} (data x fsdp x tensor) "
-                         f"is not the number of devices, {devices}")
+        raise UserError(
+            f"mesh: {' x '.join(map(str, shape))} (data x fsdp x tensor) "
+            f"is not the number of devices, {devices}"
+        )
     # The default axis types are Explicit, which would ask every operation for its sharding.
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -53,8 +55,10 @@ def slice_of_rows(mesh: Mesh) -> tuple[int, int]:
             held.setdefault(device.process_index, set()).add(row)
     slices = sorted(set(map(frozenset, held.values())), key=min)
     if sum(map(len, slices)) != math.prod(mesh.shape[axis] for axis in ROWS):
-        raise UserError(f"mesh: tensor {mesh.shape['tensor']} must divide the devices of a process, "
-                         "or be a multiple of them")
+        raise UserError(
+            f"mesh: tensor {mesh.shape['tensor']} must divide the devices of a process, "
+            "or be a multiple of them"
+        )
     return slices.index(held[jax.process_index()]), len(slices)
 
 
@@ -94,7 +98,8 @@ def placement(tree: Any, rules: Sequence[tuple[str, PartitionSpec]], mesh: Mesh)
             sharding.shard_shape(leaf.shape)  # divisibility
         except ValueError as error:
             raise UserError(
-                f"placement: {spec} does not fit {name} of shape {tuple(leaf.shape)}") from error
+                f"placement: {spec} does not fit {name} of shape {tuple(leaf.shape)}"
+            ) from error
         return sharding
 
     return jax.tree_util.tree_map_with_path(place, tree)

@@ -51,10 +51,17 @@ class Writers:
         self._lines = open(path, "a", encoding="utf-8")
         # purge_step hides the events of steps that will be written again.
         self._board = tensorboardX.SummaryWriter(
-            str(self._workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
+            str(self._workdir / "tensorboard"), purge_step=step + 1, flush_secs=10
+        )
         if sys.stderr.isatty():
-            self._bar = tqdm.tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True,
-                                  file=sys.stderr, smoothing=0.05)
+            self._bar = tqdm.tqdm(
+                total=steps,
+                initial=step,
+                unit="step",
+                dynamic_ncols=True,
+                file=sys.stderr,
+                smoothing=0.05,
+            )
 
     def progress(self, step: int) -> None:
         """Moves the terminal bar to `step`."""
@@ -85,8 +92,11 @@ class Writers:
             return
         remaining = (self._steps - step) / scalars["time/steps_per_second"]
         text = "  ".join(f"{name} {value}" for name, value in parts.items())
-        print(f"step {step}/{self._steps}  {text}  ETA {timedelta(seconds=round(remaining))}",
-              file=sys.stderr, flush=True)
+        print(
+            f"step {step}/{self._steps}  {text}  ETA {timedelta(seconds=round(remaining))}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def message(self, text: str) -> None:
         """One line to the terminal, above the bar."""
@@ -118,7 +128,8 @@ class Writers:
         """Whether metrics.jsonl holds the evaluation of `step`."""
         path = self._workdir / "metrics.jsonl"
         return path.exists() and any(
-            record["step"] == step and "time/evaluation" in record for record in _records(path))
+            record["step"] == step and "time/evaluation" in record for record in _records(path)
+        )
 
     def close(self) -> None:
         if not self._active:

@@ -56,10 +56,14 @@ def main():
         jax.ShapeDtypeStruct((config.macro_batch * ITEMS * 47, mmd.CODEBOOKS, mmd.DIM), "float32"),
     )
     joined = step_flops("codec_joined", "permutation") - own.flops
-    print(f"a step {plain / 1e12:.3f} TFLOP, one that encodes {config.macro_batch} batches anew "
-          f"{joined / 1e12:.3f}\n")
-    print("| loss | devices | rows | TFLOP a device | MB in and out of matmuls | MB sent | "
-          "share of FLOPs | sending, share of time |\n" + "|---" * 8 + "|")
+    print(
+        f"a step {plain / 1e12:.3f} TFLOP, one that encodes {config.macro_batch} batches anew "
+        f"{joined / 1e12:.3f}\n"
+    )
+    print(
+        "| loss | devices | rows | TFLOP a device | MB in and out of matmuls | MB sent | "
+        "share of FLOPs | sending, share of time |\n" + "|---" * 8 + "|"
+    )
     for name in mmd.losses():
         for devices in DEVICES:
             found = loss_cost(name, devices)

@@ -254,7 +254,9 @@ def main():
     parser.add_argument("--point", type=Path, help="the workdir of an arm")
     parser.add_argument("--given_past", type=Path, help="the workdir of an arm that has a point")
     parser.add_argument("--source", help="the music that it was trained on")
-    parser.add_argument("--study", default="steps_4800", help="the folder beside this script to show")
+    parser.add_argument(
+        "--study", default="steps_4800", help="the folder beside this script to show"
+    )
     options = parser.parse_args()
     if (options.point or options.given_past) and not options.source:
         parser.error("--source is required with --point and --given_past")

@@ -103,7 +103,9 @@ def main():
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     figure.savefig(options.output.with_suffix(".png"), dpi=110)
-    far = {name for name in found if abs(found[name]["bits"] - found[name]["limit_bits"]) > TOLERANCE}
+    far = {
+        name for name in found if abs(found[name]["bits"] - found[name]["limit_bits"]) > TOLERANCE
+    }
     if far:
         sys.exit(f"further than {TOLERANCE} bits from the limit: {', '.join(sorted(far))}")
 

@@ -193,9 +193,7 @@ def _key(clip: Clip, score: Any) -> str:
             (k.tonic.name, k.mode): k.correlationCoefficient
             for k in (guess, *guess.alternateInterpretations)
         }
-        signature = max(
-            (major, major.relative), key=lambda k: likelihood[k.tonic.name, k.mode]
-        )
+        signature = max((major, major.relative), key=lambda k: likelihood[k.tonic.name, k.mode])
     assert isinstance(signature, keys.Key)
     tonic = signature.tonic.name.upper().replace("-", " flat").replace("#", " sharp")
     return f"{tonic} {signature.mode}"

@@ -30,6 +30,7 @@ from indep_jax.tasks.codec import CodecTask  # noqa: E402
 
 REPEATS = 5
 
+
 def our_step(config, audio):
     """A function that trains one step."""
     task = CodecTask(config)
@@ -132,8 +133,10 @@ def main():
     steps = dict(ours=our_step(config, audio), audiocraft=their_step(config, audio))
     found = bench.medians(steps, REPEATS)
     ours, theirs = found["ours"].median, found["audiocraft"].median
-    print(f"a training step, 2 x 1 s, s: ours {ours:.2f}, audiocraft {theirs:.2f}, "
-          f"ratio {ours / theirs:.2f}")
+    print(
+        f"a training step, 2 x 1 s, s: ours {ours:.2f}, audiocraft {theirs:.2f}, "
+        f"ratio {ours / theirs:.2f}"
+    )
 
 
 if __name__ == "__main__":

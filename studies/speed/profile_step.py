@@ -39,9 +39,11 @@ def trace(steps: int, folder: str):
     batch = task.dataset[0]
     state = jax.jit(task.init)(jax.random.key(0), batch)
     state = task.before_step(0, state, lambda index: task.dataset[index])
-    compiled = jax.jit(task.programs["codec"], donate_argnums=0).lower(
-        state, batch, jax.random.key(1)
-    ).compile()
+    compiled = (
+        jax.jit(task.programs["codec"], donate_argnums=0)
+        .lower(state, batch, jax.random.key(1))
+        .compile()
+    )
     state, _ = compiled(state, batch, jax.random.key(1))
     jax.block_until_ready(state)
     with jax.profiler.trace(folder):

@@ -54,7 +54,11 @@ def main():
     first = found[names[0]].median
     bench.show(
         [
-            {"point": name, "seconds": f"{seconds.median:.3f}", "ratio": f"{seconds.median / first:.3f}"}
+            {
+                "point": name,
+                "seconds": f"{seconds.median:.3f}",
+                "ratio": f"{seconds.median / first:.3f}",
+            }
             for name, seconds in found.items()
         ]
     )

@@ -41,8 +41,12 @@ def coverage(seeds: int) -> list[dict]:
             mean = np.mean([one.bits[n, p] for one in found])
             rows.append(
                 dict(
-                    codebooks=[i + 1, j + 1], lag=lag, truth_bits=truth, mean_bits=float(mean),
-                    covered=int(covered), of=seeds,
+                    codebooks=[i + 1, j + 1],
+                    lag=lag,
+                    truth_bits=truth,
+                    mean_bits=float(mean),
+                    covered=int(covered),
+                    of=seeds,
                 )  # fmt: skip
             )
     return rows
@@ -74,9 +78,12 @@ def errors(estimates: int) -> list[dict]:
             low, high = found.conditional_interval_bits
             rows.append(
                 dict(
-                    copy=strength, pattern=pattern, truth_bits=truth,
+                    copy=strength,
+                    pattern=pattern,
+                    truth_bits=truth,
                     estimate_bits=found.conditional_bits,
-                    error_bits=found.conditional_bits - truth, covered=bool(low <= truth <= high),
+                    error_bits=found.conditional_bits - truth,
+                    covered=bool(low <= truth <= high),
                 )  # fmt: skip
             )
     return rows

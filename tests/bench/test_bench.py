@@ -46,7 +46,9 @@ def test_work_of_the_codec():
     frames, features = 320_000, 64
     expected = conv(frames, 7, 1, 64)
     for ratio in (4, 4, 5, 8):
-        expected += conv(frames, 3, features, features // 2) + conv(frames, 1, features // 2, features)
+        expected += conv(frames, 3, features, features // 2) + conv(
+            frames, 1, features // 2, features
+        )
         frames //= ratio
         expected += conv(frames, 2 * ratio, features, 2 * features)
         features *= 2
@@ -61,7 +63,9 @@ def test_rows_compare_what_has_a_counterpart():
     a, b = bench.compare(functions, 1, "torch")
     assert float(a["ratio"]) < 0.5 and a["torch"].endswith(" s")
     assert b["torch"] == b["ratio"] == ""
-    (row,) = bench.compare({"a/ours": lambda: 0, "theirs": lambda: 0}, 1, "torch", lambda what, s: {what: s})
+    (row,) = bench.compare(
+        {"a/ours": lambda: 0, "theirs": lambda: 0}, 1, "torch", lambda what, s: {what: s}
+    )
     assert row["torch"] == "0.000 s" and 0 <= row["a"] < 0.01
 
 
@@ -83,7 +87,9 @@ def test_lm_functions(monkeypatch):
     assert lm.step_bytes("depth head") == once - 4 * 4 * 8 * 2_048 + 4 * depth
     assert lm.logits_error("delay") == 0 and 1e-3 < lm.logits_error("delay in bfloat16") < 0.1
     more = lm.against_bandwidth()("flattened, 3 frames, guidance 3", 2.0)
-    assert more["steps/s"] == "6.00" and float(more["s a second of music"]) == pytest.approx(33.33, abs=0.01)
+    assert more["steps/s"] == "6.00" and float(more["s a second of music"]) == pytest.approx(
+        33.33, abs=0.01
+    )
     assert more["of the bandwidth"] == f"{6 * once / 1e6:.0%}"
 
 
@@ -92,7 +98,9 @@ def test_the_bound_of_the_losses(monkeypatch):
     name = "dhsic, median"
     work = cost.count(jax.value_and_grad(mmd.losses()[name]), mmd.rows(64))
     found = mmd.against_bound(64)(name, 1.0)
-    assert float(found["bound"].split()[0]) == pytest.approx(work.flops / 1e9 + work.exps / 1e8, abs=1e-3)
+    assert float(found["bound"].split()[0]) == pytest.approx(
+        work.flops / 1e9 + work.exps / 1e8, abs=1e-3
+    )
 
 
 def test_data_rows(monkeypatch, capsys):

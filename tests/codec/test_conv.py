@@ -36,7 +36,9 @@ def x():
 
 @pytest.mark.parametrize("norm", ["weight_norm", "none"])
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("kernel_size, stride, dilation", [(7, 1, 1), (3, 1, 4), (8, 4, 1), (10, 5, 1)])
+@pytest.mark.parametrize(
+    "kernel_size, stride, dilation", [(7, 1, 1), (3, 1, 4), (8, 4, 1), (10, 5, 1)]
+)
 def test_convolution_is_its_sum(x, kernel_size, stride, dilation, causal, norm):
     params, y = _apply(conv.Conv(5, kernel_size, stride, dilation, causal, norm=norm), x)
     kernel = _kernel(params, 2)
@@ -188,7 +190,14 @@ def test_a_codec_started_from_data_begins_at_the_scale_of_music():
 
 
 @pytest.mark.parametrize(
-    "field, value", [("init_std", -1.0), ("ratios", (4, 1)), ("pad_mode", "same"), ("norm", "batch"), ("channels", 0)]
+    "field, value",
+    [
+        ("init_std", -1.0),
+        ("ratios", (4, 1)),
+        ("pad_mode", "same"),
+        ("norm", "batch"),
+        ("channels", 0),
+    ],
 )
 def test_impossible_models_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"model.{field}"):

@@ -46,9 +46,9 @@ def test_output_and_every_stream_pass_the_gradient_straight_through(latents, cod
     for k in range(K):
         picks += [lambda q, k=k: q.vectors[:, :, k], lambda q, k=k: q.inputs[:, :, k]]
     for pick in picks:
-        gradient = jax.grad(
-            lambda z: jnp.sum(weight * pick(quantizer.quantize(codebook, z)))
-        )(latents)
+        gradient = jax.grad(lambda z: jnp.sum(weight * pick(quantizer.quantize(codebook, z))))(
+            latents
+        )
         np.testing.assert_allclose(gradient, weight, atol=1e-6)
 
 
@@ -140,7 +140,9 @@ def test_initial_codebooks_shrink_the_residual_and_have_stationary_counts(latent
     q = quantizer.quantize(codebook, latents)
     errors = jnp.mean(jnp.square(q.inputs), axis=(0, 1, 3))
     assert errors[0] > 2 * errors[1] > 2 * errors[2]
-    np.testing.assert_allclose(codebook["average"], codebook["embed"] * codebook["count"][..., None])
+    np.testing.assert_allclose(
+        codebook["average"], codebook["embed"] * codebook["count"][..., None]
+    )
 
 
 def test_perplexity_of_even_use_is_the_size_and_of_one_code_is_one():
@@ -173,7 +175,10 @@ def test_hinge_and_feature_losses_are_their_definitions():
     ]
     real, fake = scales[:2], scales[2:]
     hinge = np.mean(
-        [np.maximum(0, 1 - r).mean() + np.maximum(0, 1 + f).mean() for (r, _), (f, _) in zip(real, fake)]
+        [
+            np.maximum(0, 1 - r).mean() + np.maximum(0, 1 + f).mean()
+            for (r, _), (f, _) in zip(real, fake)
+        ]
     )
     np.testing.assert_allclose(discriminator.discriminator_loss(real, fake), hinge, rtol=1e-5)
     np.testing.assert_allclose(

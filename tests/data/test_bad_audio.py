@@ -201,7 +201,9 @@ def test_fuzzed_files(tmp_path, kind, capfd):
             refused.append(file.name)
             continue
         assert audio.shape == (RATE, 1) and np.isfinite(audio).all()
-        assert np.abs(audio).max() <= 64  # the limit of a file's samples, and the resampler's ripple
+        assert (
+            np.abs(audio).max() <= 64
+        )  # the limit of a file's samples, and the resampler's ripple
     # Else the flips prove nothing; mp3 has no checksum, and its decoder looks for the next frame.
     assert kind == "mp3" or source.unreadable or refused
     assert f"whole.{kind}" not in [*refused, *source.unreadable]

@@ -28,7 +28,9 @@ def test_each_kind_is_read_and_the_first_counts(folder):
     )
     (folder / "a.txt").write_text("not this one")
     (folder / "b.txt").write_text("zwei  Geigen,\nlaut – schnell\n", encoding="utf-8")
-    (folder / "sub/c.json").write_text(json.dumps(dict(description="drums", keywords=["rock", "fast"])))
+    (folder / "sub/c.json").write_text(
+        json.dumps(dict(description="drums", keywords=["rock", "fast"]))
+    )
     (folder / "sub/c.txt").write_text("not this one")
     (folder / "sub/d.txt").write_text("nor this: the table has it, empty")
     assert found(folder) == {

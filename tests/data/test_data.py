@@ -221,7 +221,9 @@ def _alive(pid):
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.rpartition(")")[2].split()[0] != "Z"  # the first process of a container may reap none
+    return (
+        stat.rpartition(")")[2].split()[0] != "Z"
+    )  # the first process of a container may reap none
 
 
 def test_files_are_drawn_by_duration_and_starts_uniformly(tmp_path):

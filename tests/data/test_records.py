@@ -79,12 +79,16 @@ def test_an_interrupted_packing_goes_on(folder, tmp_path, monkeypatch):
         patch.setattr(data.transforms, "read_segment", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pack(folder, out, shards=2)
-    assert [path.name for path in out.glob("*.array_record")] == ["train-00000-of-00002.array_record"]
+    assert [path.name for path in out.glob("*.array_record")] == [
+        "train-00000-of-00002.array_record"
+    ]
     assert not list(out.glob("*.tmp"))
     first = calls.count("0.wav")
     calls.clear()
     monkeypatch.setattr(
-        data.transforms, "read_segment", lambda file, *place: calls.append(file.name) or read(file, *place)
+        data.transforms,
+        "read_segment",
+        lambda file, *place: calls.append(file.name) or read(file, *place),
     )
     pack(folder, out, shards=2)
     assert first and "0.wav" not in calls and "1.wav" in calls
@@ -122,7 +126,12 @@ def test_files_of_one_name_in_two_folders_are_two(folder, tmp_path):
     for out in ("a", "b"):
         pack(folder, tmp_path / out)
     source = data.open_source(f"array_record:{tmp_path}/?/train*", "train")
-    assert sorted({file.origin for file in source.files}) == ["a/0.wav", "a/1.wav", "b/0.wav", "b/1.wav"]
+    assert sorted({file.origin for file in source.files}) == [
+        "a/0.wav",
+        "a/1.wav",
+        "b/0.wav",
+        "b/1.wav",
+    ]
     assert len(set(file.name for file in source.files)) == len(source.files) == 10
 
 

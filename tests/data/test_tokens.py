@@ -60,8 +60,7 @@ def test_segments_are_places_of_their_records(store):
     assert np.all(np.abs(counts - expected) < 4 * np.sqrt(expected))
     assert len(starts) == 21 + 1 + 56  # every place there is
     halves = [
-        data.token_segments(store, "train", **sizes, slice_number=i, slices=2)[7]
-        for i in range(2)
+        data.token_segments(store, "train", **sizes, slice_number=i, slices=2)[7] for i in range(2)
     ]
     joined = np.concatenate([half["codes"] for half in halves])
     assert np.array_equal(joined, batches[7]["codes"])

@@ -90,9 +90,7 @@ def test_clip_is_a_function_of_seed_split_and_number():
 def test_splits_are_by_composition():
     for split in scores.SPLITS:
         titles = {clip.score.source.title for clip in scores.plan(_scores(), split, 40)}
-        assert titles == {
-            score.source.title for score in _scores() if score.source.split == split
-        }
+        assert titles == {score.source.title for score in _scores() if score.source.split == split}
     with pytest.raises(ValueError, match="no score is in split test"):
         scores.plan(_scores()[:1], "test", 1)
 

@@ -19,9 +19,7 @@ def test_the_source_is_what_it_says():
     states = codes @ [3, 1]
     pairs = np.zeros((9, 9))
     np.add.at(pairs, (states[:-1], states[1:]), 1)
-    np.testing.assert_allclose(
-        pairs / pairs.sum(1, keepdims=True), source.transition, atol=0.015
-    )
+    np.testing.assert_allclose(pairs / pairs.sum(1, keepdims=True), source.transition, atol=0.015)
     np.testing.assert_allclose(pairs.sum(1) / pairs.sum(), source.stationary, atol=0.01)
     for lag in (-1, 0, 2):
         found = mutual_information(np.array_split(codes, 40), lags=(lag,)).bits[0, 0]

@@ -40,7 +40,9 @@ def test_patches_do_not_depend_on_what_is_beside_them(golden):
     stride = musicnn.PATCH // 2 * musicnn.HOP
     assert len(found) == 1 + (1 + len(wave) // musicnn.HOP - musicnn.PATCH) // (musicnn.PATCH // 2)
     for number in (1, 7):
-        start = number * stride - musicnn.HOP  # a frame more at each end: the first hears a reflection
+        start = (
+            number * stride - musicnn.HOP
+        )  # a frame more at each end: the first hears a reflection
         piece = wave[start : start + (musicnn.PATCH + 1) * musicnn.HOP]
         frames = np.asarray(musicnn._log_mel(piece[:, 0]))[1 : 1 + musicnn.PATCH]
         alone = np.asarray(musicnn._network(musicnn._weights(), frames[None]))[0]
@@ -58,7 +60,9 @@ def test_channels_and_rates_and_short_sounds(golden):
     found = musicnn.embed(soxr.resample(low, 16_000, 48_000)[:, None], 48_000)
     assert np.linalg.norm(found - expected) < 0.01 * np.linalg.norm(expected)
     silent = np.concatenate([wave[:16_000], np.zeros(32_000, np.float32)])[:, None]
-    np.testing.assert_array_equal(musicnn.embed(silent[:16_000], 16_000)[0], musicnn.embed(silent, 16_000)[0])
+    np.testing.assert_array_equal(
+        musicnn.embed(silent[:16_000], 16_000)[0], musicnn.embed(silent, 16_000)[0]
+    )
 
 
 def normal(rng, rows, mean, root):

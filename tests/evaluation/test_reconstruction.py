@@ -73,9 +73,7 @@ def test_mel_distance_is_the_mean_over_scales_and_symmetric(waves):
 
 def test_mean_frame_is_the_mean_and_its_distance_the_deviation(waves):
     frames = reconstruction.mean_log_mel(waves, RATE)
-    logs = [
-        np.log10(1e-5 + np.asarray(mel_spectrogram(waves, RATE, n))) for n in losses.MEL_SCALES
-    ]
+    logs = [np.log10(1e-5 + np.asarray(mel_spectrogram(waves, RATE, n))) for n in losses.MEL_SCALES]
     for frame, log in zip(frames, logs, strict=True):
         np.testing.assert_allclose(frame, log.mean((0, 1)), rtol=1e-4)
     expected = np.mean([np.abs(log - log.mean((0, 1))).mean((1, 2)) for log in logs], axis=0)

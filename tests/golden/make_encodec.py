@@ -1,6 +1,6 @@
 """Makes encodec.npz with transformers' EncodecModel (extra `parity`).
 
-    python tests/golden/make_encodec.py
+python tests/golden/make_encodec.py
 """
 
 import tempfile

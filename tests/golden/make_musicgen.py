@@ -1,6 +1,6 @@
 """Makes musicgen.npz with transformers' MusicgenForCausalLM (extra `parity`).
 
-    PYTHONPATH=tests python tests/golden/make_musicgen.py
+PYTHONPATH=tests python tests/golden/make_musicgen.py
 """
 
 import tempfile

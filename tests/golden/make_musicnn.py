@@ -26,9 +26,13 @@ def sound() -> np.ndarray:
     """4 s at 16 kHz: a falling and a rising tone, beats, and noise that swells; float32 [time]."""
     rng = np.random.default_rng(0)
     time = np.arange(4 * 16_000) / 16_000
-    tones = np.sin(2 * np.pi * (220 - 20 * time) * time) + np.sin(2 * np.pi * (880 + 90 * time) * time)
+    tones = np.sin(2 * np.pi * (220 - 20 * time) * time) + np.sin(
+        2 * np.pi * (880 + 90 * time) * time
+    )
     beats = np.exp(-30 * (time % 0.5)) * rng.standard_normal(len(time))
-    return (0.2 * tones + 0.3 * beats + 0.02 * time * rng.standard_normal(len(time))).astype(np.float32)
+    return (0.2 * tones + 0.3 * beats + 0.02 * time * rng.standard_normal(len(time))).astype(
+        np.float32
+    )
 
 
 def main():

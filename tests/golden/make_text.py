@@ -1,6 +1,6 @@
 """Makes text.npz with transformers' T5EncoderModel and BertModel (extra `parity`).
 
-    python tests/golden/make_text.py
+python tests/golden/make_text.py
 """
 
 import tempfile

@@ -90,9 +90,7 @@ def test_dhsic_is_the_enumerated_statistic(x64, block):
     different = lambda i, j: i != j
     apart = lambda i, j: SEGMENTS[i] != SEGMENTS[j]
     always = lambda i, j: True
-    np.testing.assert_allclose(
-        dhsic(x, **off), brute_dhsic(x, BANDWIDTHS, different), rtol=1e-10
-    )
+    np.testing.assert_allclose(dhsic(x, **off), brute_dhsic(x, BANDWIDTHS, different), rtol=1e-10)
     np.testing.assert_allclose(
         dhsic(x, segments=SEGMENTS, **off),
         brute_dhsic(x, BANDWIDTHS, apart),

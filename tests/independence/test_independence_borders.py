@@ -32,9 +32,7 @@ def test_invariances(seed, diagonal):
             rotated=np.concatenate([x[:, :1] @ rotation + 5, x[:, 1:]], axis=1),
         )
         losses = dict(
-            dhsic=lambda x: dhsic(
-                x, bandwidths=(1.0, 6.0), standardize=False, diagonal=diagonal
-            ),
+            dhsic=lambda x: dhsic(x, bandwidths=(1.0, 6.0), standardize=False, diagonal=diagonal),
             covariance=lambda x: covariance(x, standardize=False, diagonal=diagonal),
         )
         for name, loss in losses.items():
@@ -109,9 +107,7 @@ def test_mistakes_are_named():
         "knows no segments": lambda: permutation_mmd(
             jax.random.key(0), x, published=True, segments=np.arange(5)
         ),
-        "needs batch": lambda: permutation_mmd(
-            jax.random.key(0), x[0], published=True
-        ),
+        "needs batch": lambda: permutation_mmd(jax.random.key(0), x[0], published=True),
         "at least 2": lambda: covariance(x[:, :, :1]),
     }.items():
         with pytest.raises(ValueError, match=text):

@@ -50,10 +50,14 @@ def results(pairs, block, place, compiled=lambda name, program: None):
     for shape in STREAMS:
         w, x, files = inputs(shape)
         for name, loss in cases(pairs, block).items():
-            program = jax.jit(
-                jax.value_and_grad(loss, argnums=(0, 1)),
-                compiler_options={"xla_backend_optimization_level": 0},
-            ).lower(jnp.asarray(w), *place(x, files)).compile()
+            program = (
+                jax.jit(
+                    jax.value_and_grad(loss, argnums=(0, 1)),
+                    compiler_options={"xla_backend_optimization_level": 0},
+                )
+                .lower(jnp.asarray(w), *place(x, files))
+                .compile()
+            )
             compiled(f"{shape}/{name}", program)
             value, (dw, dx) = program(jnp.asarray(w), *place(x, files))
             found |= {

@@ -91,9 +91,7 @@ def test_any_length_comes_back(codec, length):
 
 def test_one_mono_waveform_without_axes(codec):
     wave = np.sin(np.arange(100, dtype=np.float32))
-    np.testing.assert_array_equal(
-        codec.encode(wave).codes, codec.encode(wave[None, :, None]).codes
-    )
+    np.testing.assert_array_equal(codec.encode(wave).codes, codec.encode(wave[None, :, None]).codes)
 
 
 def test_leading_codebooks_alone_decode(codec):

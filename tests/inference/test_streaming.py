@@ -236,7 +236,9 @@ def test_a_store_of_a_codec_in_chunks_holds_their_levels(folder, tmp_path):
     for item, file in zip(store, source.files, strict=True):
         whole = codec.encode(data.read_file(file, 2_000, 2)[None])
         np.testing.assert_array_equal(item.codes, whole.codes[0])
-        np.testing.assert_allclose(item.scales, whole.scales[0], rtol=1e-6)  # of several chunks at once
+        np.testing.assert_allclose(
+            item.scales, whole.scales[0], rtol=1e-6
+        )  # of several chunks at once
         wave, _ = soundfile.read(tmp_path / "wav" / (item.name + ".wav"), always_2d=True)
         expected = np.clip(codec.decode(whole)[0], -1, 1)
         # 16 bits are written as rounded 32,767ths and read as 32,768ths.

@@ -87,9 +87,7 @@ def filled(case):
             elif name.endswith("bias"):
                 parameter.mul_(0.3)
         latents = [encode_by_torch(model, clip[None], None)[1] for clip in music]
-        fill_codebooks(
-            model, torch.from_numpy(np.concatenate(latents)), np.random.default_rng(0)
-        )
+        fill_codebooks(model, torch.from_numpy(np.concatenate(latents)), np.random.default_rng(0))
         for layer in model.quantizer.layers:
             layer.codebook.embed_avg.mul_(torch.rand_like(layer.codebook.embed_avg))
             layer.codebook.cluster_size.uniform_(0, 9)

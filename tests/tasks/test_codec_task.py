@@ -304,7 +304,9 @@ def test_plan_joins_every_so_many_steps_after_the_warm_up(config):
     config.loss.independence.update(macro_batch=4, every=2)
     task = CodecTask(config)
     names = [task.plan(step) for step in range(8)]
-    assert names == [("autoencoder", 1)] * 3 + [("codec", 1), ("codec_joined", 4)] * 2 + [("codec", 1)]
+    assert names == [("autoencoder", 1)] * 3 + [("codec", 1), ("codec_joined", 4)] * 2 + [
+        ("codec", 1)
+    ]
 
 
 def test_interrupted_run_equals_the_undisturbed_one(config, tmp_path):

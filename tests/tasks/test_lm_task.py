@@ -45,7 +45,12 @@ def make_store(folder, train, size=16):
     """Records of codes that follow each other, each with a coin's choice; one of them valid."""
     rng = np.random.default_rng(0)
     info = dict(
-        codec="0123", sample_rate=2_000, frame_rate=FRAME_RATE, codebooks=3, codebook_size=size, shards=1
+        codec="0123",
+        sample_rate=2_000,
+        frame_rate=FRAME_RATE,
+        codebooks=3,
+        codebook_size=size,
+        shards=1,
     )
     results.begin(folder / tokens.INFO, info)
     items = []
@@ -104,7 +109,9 @@ def start(task):
 
 
 def close(one, other, tolerance):
-    for number, (a, b) in enumerate(zip(*map(jax.tree.leaves, jax.device_get((one, other))), strict=True)):
+    for number, (a, b) in enumerate(
+        zip(*map(jax.tree.leaves, jax.device_get((one, other))), strict=True)
+    ):
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(a), number
 
 
@@ -200,7 +207,9 @@ def open_task(config, monkeypatch):
 MESHES = [(fsdp, tensor) for fsdp in (1, 2, 4, 8) for tensor in (1, 2, 4, 8) if fsdp * tensor <= 8]
 
 
-@pytest.mark.parametrize("head, text, meshes", [("linear", "", MESHES), ("depth", "fake", [(2, 2)])])
+@pytest.mark.parametrize(
+    "head, text, meshes", [("linear", "", MESHES), ("depth", "fake", [(2, 2)])]
+)
 def test_every_mesh_of_eight_devices_equals_one(config, head, text, meshes, tmp_path, monkeypatch):
     config.model.update(layers=1, head=head)
     config.text.encoder = text
@@ -255,7 +264,9 @@ def test_tokens_of_another_codec_are_refused(config):
 
 
 def test_a_codec_with_levels_is_refused(config):
-    codec = types.SimpleNamespace(fingerprint="0123", module=types.SimpleNamespace(codes_suffice=False))
+    codec = types.SimpleNamespace(
+        fingerprint="0123", module=types.SimpleNamespace(codes_suffice=False)
+    )
     with pytest.raises(ValueError, match="works in chunks or with levels"):
         LMTask(config).open(codec)
 

@@ -59,8 +59,13 @@ class Toy:
         w = jax.random.uniform(rng, (batch["x"].shape[1] * self.width,))
         params = dict(w=w, b=jnp.zeros(()))
         # ema is the same array as params: a donated state must hold it twice all the same.
-        return dict(step=jnp.int32(0), params=params, ema=params, opt=self.optimizer.init(params),
-                    book=dict(code=jnp.zeros(INPUTS), average=jnp.zeros(INPUTS)))
+        return dict(
+            step=jnp.int32(0),
+            params=params,
+            ema=params,
+            opt=self.optimizer.init(params),
+            book=dict(code=jnp.zeros(INPUTS), average=jnp.zeros(INPUTS)),
+        )
 
     def plan(self, step):
         return ("joined", 3) if step % 4 == 3 else ("single", 1)
@@ -80,8 +85,9 @@ class Toy:
     def joined(self, state, batch, rng):
         self.traced.append("joined")
         history = batch["history"]
-        state, metrics = self._update(state, jnp.concatenate(history["x"]),
-                                      jnp.concatenate(history["y"]), rng)
+        state, metrics = self._update(
+            state, jnp.concatenate(history["x"]), jnp.concatenate(history["y"]), rng
+        )
         gap = jnp.abs(history["x"][-1] - batch["current"]["x"]).max()
         return state, metrics | dict(gap=gap, oldest=history["y"][0, 0])
 
@@ -108,23 +114,36 @@ class Toy:
         tone = np.sin(np.arange(1600) / 5.0)[:, None].astype(np.float32) / 2
         figure = matplotlib.figure.Figure(figsize=(2, 2))
         figure.text(0.1, 0.5, f"bias {state['ema']['b']:.3f}")
-        return loop.Evaluation(dict(bias=float(state["ema"]["b"])), {"tone": (tone, 16_000)},
-                               {"weights": figure})
+        return loop.Evaluation(
+            dict(bias=float(state["ema"]["b"])), {"tone": (tone, 16_000)}, {"weights": figure}
+        )
 
 
 def make_config(**changes):
-    config = ml_collections.ConfigDict(dict(
-        seed=3, steps=22, init_from="", log_every=4, evaluate_every=9, save_every=5, keep=2,
-        data=dict(workers=0), ratios=(2, 4),
-        optimizer=dict(schedule="cosine", learning_rate=0.1)))
+    config = ml_collections.ConfigDict(
+        dict(
+            seed=3,
+            steps=22,
+            init_from="",
+            log_every=4,
+            evaluate_every=9,
+            save_every=5,
+            keep=2,
+            data=dict(workers=0),
+            ratios=(2, 4),
+            optimizer=dict(schedule="cosine", learning_rate=0.1),
+        )
+    )
     config.update(changes)
     return config
 
 
 def leaves(state):
     # By name: a state restored without its task has lists where it had tuples.
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
 
 
 def assert_same(a, b, **tolerance):
@@ -182,7 +201,8 @@ def test_metrics_are_means_and_history_joins_the_batches_before(undisturbed):
     timed = raw[1]
     assert 0 <= timed["time/data_wait"] <= 1
     assert timed["time/audio_seconds_per_second"] == pytest.approx(
-        2 * timed["time/steps_per_second"])
+        2 * timed["time/steps_per_second"]
+    )
 
 
 def test_evaluation_leaves_its_files(undisturbed):
@@ -218,9 +238,13 @@ def test_finished_run_does_nothing_and_says_so(undisturbed, capsys):
 
 
 def start(workdir, *arguments, **environment):
-    return subprocess.Popen([sys.executable, __file__, str(workdir), *map(str, arguments)],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment)
+    return subprocess.Popen(
+        [sys.executable, __file__, str(workdir), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+    )
 
 
 def test_killed_and_resumed_is_the_undisturbed_run(undisturbed, tmp_path):
@@ -304,7 +328,9 @@ def test_a_second_run_on_a_workdir_is_refused(tmp_path):
 def test_a_damaged_checkpoint_is_passed_over(undisturbed, tmp_path, harm, capsys):
     reference, _, state = undisturbed
     loop.run(Toy(22), make_config(), tmp_path, max_step=12)
-    assert checkpoints.latest(tmp_path).name == "12" and not capsys.readouterr().err.count("damaged")
+    assert checkpoints.latest(tmp_path).name == "12" and not capsys.readouterr().err.count(
+        "damaged"
+    )
     newest = tmp_path / "checkpoints/12"
     largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
@@ -327,8 +353,12 @@ def test_a_damaged_checkpoint_is_passed_over(undisturbed, tmp_path, harm, capsys
 
 def test_the_manifest_is_what_sha256sum_reads(undisturbed):
     newest = checkpoints.latest(undisturbed[0])
-    done = subprocess.run(["sha256sum", "--check", "--strict", checkpoints.MANIFEST], cwd=newest,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", checkpoints.MANIFEST],
+        cwd=newest,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and done.stdout.count(": OK") > 3, done.stderr
 
 
@@ -384,7 +414,8 @@ def test_init_from_shares_the_start(undisturbed, tmp_path):
     assert arm_task.steps == [10, 11]
     assert_same(resumed, state)  # same config, same data, same random numbers: the same run
     assert [r for r in read_metrics(tmp_path / "arm") if r["step"] > 12] == [
-        r for r in read_metrics(reference) if r["step"] > 12]
+        r for r in read_metrics(reference) if r["step"] > 12
+    ]
     arm.init_from = str(tmp_path / "gone")
     with pytest.raises(ValueError, match=r"ema/w is float32\[5\] there and float32\[10\] here"):
         loop.run(Toy(22, width=2), arm, tmp_path / "wide")

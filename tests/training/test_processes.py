@@ -42,7 +42,9 @@ def start(folder, workdir, *arguments, **env):
         "--config.data.workers=0", "--config.batch_size=4", "--config.optimizer.warmup_steps=1",
         "--config.steps=1000000", "--config.log_every=1", "--config.evaluate_every=5",
     ]  # fmt: skip
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | env, cwd=folder)
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | env, cwd=folder
+    )
 
 
 @contextlib.contextmanager

@@ -483,20 +483,23 @@ class IndepScores(tfds.core.GeneratorBasedBuilder):
         for clip in clips:
             audio = render.render(clip.midi(), clip.name, SECONDS, SAMPLE_RATE)
             source = clip.score.source
-            yield clip.name, dict(
-                audio=np.round(audio[:, None] * 32767).astype(np.int16),
-                sample_rate=SAMPLE_RATE,
-                tempo_bpm=clip.tempo_bpm,
-                start=clip.start,
-                transposed=clip.transposed,
-                caption=clip.caption,
-                instruments=", ".join(instrument for instrument, _ in clip.players),
-                key=clip.key,
-                form=source.form,
-                title=source.title,
-                composer=source.composer,
-                licence=f"composition: public domain; score: {source.licence}",
-                source=source.path,
+            yield (
+                clip.name,
+                dict(
+                    audio=np.round(audio[:, None] * 32767).astype(np.int16),
+                    sample_rate=SAMPLE_RATE,
+                    tempo_bpm=clip.tempo_bpm,
+                    start=clip.start,
+                    transposed=clip.transposed,
+                    caption=clip.caption,
+                    instruments=", ".join(instrument for instrument, _ in clip.players),
+                    key=clip.key,
+                    form=source.form,
+                    title=source.title,
+                    composer=source.composer,
+                    licence=f"composition: public domain; score: {source.licence}",
+                    source=source.path,
+                ),
             )
 
 
