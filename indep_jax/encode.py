@@ -14,21 +14,19 @@ name, as indep_jax.measure --codes reads.
 """
 
 import json
-import math
 import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import soundfile
-import tqdm
 from absl import flags
 
 from indep_jax import inference
 from indep_jax.codec.model import Encoded
 from indep_jax.data import sources, tokens, transforms
 from indep_jax.hub import tokenizers
-from indep_jax.support import command
+from indep_jax.support import command, progress
 from indep_jax.support import files as results
 from indep_jax.support.errors import UserError
 
@@ -189,7 +187,7 @@ def decode(codec, store: tokens.Store, output: str) -> int:
 def _progress(seconds: float, what: str):
     """A bar in seconds of music; its rate says how many times faster than real time."""
     layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-    return tqdm.tqdm(total=math.ceil(seconds), desc=what, unit=" s of music", bar_format=layout)
+    return progress.bar(seconds, what, unit="s of music", layout=layout)
 
 
 def main() -> None:

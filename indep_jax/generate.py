@@ -22,12 +22,11 @@ from pathlib import Path
 import numpy as np
 import pyloudnorm
 import soundfile
-import tqdm
 from absl import flags
 
 from indep_jax import inference
 from indep_jax.data import sources, transforms
-from indep_jax.support import command
+from indep_jax.support import command, progress
 from indep_jax.support import files as results
 from indep_jax.support.errors import UserError
 
@@ -73,7 +72,7 @@ def with_progress(
     """The blocks [batch, time, ...] of `rate` a second, with a bar of seconds of music."""
     layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of music [{elapsed}<{remaining}]{postfix}"
     begin = time.perf_counter()
-    with tqdm.tqdm(total=seconds, desc="generate", bar_format=layout) as bar:
+    with progress.bar(seconds, "generate", unit="s of music", layout=layout) as bar:
         for block in blocks:
             bar.set_postfix_str(
                 f"{(time.perf_counter() - begin) * rate / (bar.n * rate + block.shape[1]):.2f} s a s"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import tqdm
+
+from indep_jax.support import progress
 
 # Before each call: the threads of OpenMP, which torch's calls are made of, keep a core busy for
 # 0.2 s after their work, and would slow what comes next.
@@ -24,13 +25,15 @@ class Seconds(NamedTuple):
 def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Seconds]:
     """How long each function takes; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in functions}
-    rounds = tqdm.tqdm(list(itertools.product(range(repeats + 1), functions)), leave=False)
-    for _, name in rounds:
-        rounds.set_description(name)
-        time.sleep(PAUSE_SECONDS)
-        begin = time.perf_counter()
-        jax.block_until_ready(functions[name]())
-        times[name].append(time.perf_counter() - begin)
+    rounds = list(itertools.product(range(repeats + 1), functions))
+    with progress.bar(len(rounds), "measure", unit="calls") as bar:
+        for _, name in rounds:
+            bar.set_postfix_str(name)
+            time.sleep(PAUSE_SECONDS)
+            begin = time.perf_counter()
+            jax.block_until_ready(functions[name]())
+            times[name].append(time.perf_counter() - begin)
+            bar.update()
     return {name: Seconds(first, statistics.median(rest)) for name, (first, *rest) in times.items()}
 
 

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import soundfile
-import tqdm
 from array_record.python import array_record_module
 
 from indep_jax.data import sources, transforms
 from indep_jax.support import files as results
+from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 
@@ -59,7 +59,7 @@ def pack(
     results.begin(folder / "packed.json", dict(source=source) | sizes | counts)
     paths = []
     for split, files in splits.items():
-        with tqdm.tqdm(total=sum(f.seconds for f in files), desc=f"pack {split}", unit="s") as bar:
+        with progress.bar(sum(f.seconds for f in files), f"pack {split}", unit="s") as bar:
             for number in range(shards):
                 path = folder / f"{split}-{number:05d}-of-{shards:05d}.array_record"
                 mine = files[number::shards]

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-import tqdm
 
 from indep_jax.data import arrayrecord
+from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 INDEX = "indep_jax.json"  # in the dataset's folder: what opening would read every record for
@@ -120,7 +120,7 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
                 numbers = range(arrayrecord.count(path))
             except OSError as error:
                 raise UserError(f"{path}: {error}") from None
-            for number in tqdm.tqdm(numbers, desc=f"index {path.name}", leave=False):
+            for number in progress.each(numbers, f"index {path.name}"):
                 record, loudest = _look(path, number, audio, sample_rate)
                 records[split].append(record)
                 peak = max(peak, loudest)

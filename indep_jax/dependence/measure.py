@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import tqdm
 
 from indep_jax.data import sources, transforms
 from indep_jax.dependence import mutual_information as estimate
@@ -14,6 +13,7 @@ from indep_jax.dependence import permutation_test as significance
 from indep_jax.dependence import total_correlation as total_correlation_lib
 from indep_jax.report import dependence as dependence_figures
 from indep_jax.report import page as report_lib
+from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 WINDOW_SECONDS = 10
@@ -72,7 +72,7 @@ def measure(
     usage, (_, sizes) = estimate.usage(codes, sizes), estimate.checked(codes, sizes)
     lags = LAGS + CURVE if whole else LAGS
     information = estimate.mutual_information(
-        codes, sizes=sizes, lags=lags, seed=seed, progress=whole
+        codes, sizes=sizes, lags=lags, seed=seed, show_progress=whole
     )
     if not whole:
         return Dependence(label, tuple(sizes), usage, information)
@@ -84,7 +84,7 @@ def measure(
         significance.permutation_test(codes, vectors, seed=seed),
         tuple(
             total_correlation_lib.total_correlation(
-                codes, sizes=sizes, pattern=pattern, seed=seed, progress=True
+                codes, sizes=sizes, pattern=pattern, seed=seed, show_progress=True
             )
             for pattern in PATTERNS
         ),
@@ -128,7 +128,7 @@ def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np
 
     total = sum(-(-count // window) for count in frames)
     batch = []
-    with tqdm.tqdm(total=total, desc=f"encode {label}".strip(), unit="window") as bar:
+    with progress.bar(total, f"encode {label}".strip(), unit="windows") as bar:
         for item in windows():
             batch.append(item)
             bar.update()

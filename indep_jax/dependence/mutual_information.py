@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import tqdm
 from scipy import stats
 
+from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 FRAMES_PER_CELL = 100  # below this the estimate is known to read low, see `mutual_information`
@@ -93,7 +93,7 @@ def mutual_information(
     lags: Sequence[int | str] = (0,),
     permutations: int = 8,
     seed: int = 0,
-    progress: bool = False,
+    show_progress: bool = False,
 ) -> MutualInformation:
     """Mutual information in bits between the codebooks of a tokenizer, corrected for its bias.
 
@@ -152,12 +152,8 @@ def mutual_information(
     shape = (len(lags), len(pairs))
     plug_in, independent = np.zeros(shape), np.zeros(shape)
     without = np.zeros((len(lags), len(kept), len(pairs)))
-    cells = tqdm.tqdm(
-        np.ndindex(shape),
-        "mutual information",
-        total=plug_in.size,
-        unit="pair",
-        disable=not progress,
+    cells = progress.each(
+        list(np.ndindex(shape)), "mutual information", unit="pairs", show=show_progress
     )
     for index in cells:
         (i, j), shift = pairs[index[1]], shifts[index[0]][index[1]]

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tqdm
 
 from indep_jax.dependence import mutual_information as estimate
 from indep_jax.independence import streams
+from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 HELD_OUT = 0.2  # share of the files
@@ -69,7 +69,7 @@ def total_correlation(
     context: int = 128,
     batch: int = 8,
     seed: int = 0,
-    progress: bool = False,
+    show_progress: bool = False,
 ) -> tuple[TotalCorrelation, ...]:
     """Estimates from models trained on these shares of the training files; the last is the best.
 
@@ -112,7 +112,9 @@ def total_correlation(
         chosen = training[:count]
         frames = sum(len(files[f]) for f in chosen)
         name = pattern if isinstance(pattern, str) else tuple(pattern)
-        with tqdm.tqdm(desc=f"{name}, {frames} frames", unit="step", disable=not progress) as bar:
+        with progress.bar(
+            None, f"{name}, {frames} frames", unit="steps", show=show_progress
+        ) as bar:
             bits_FxH = _fit(
                 [files[f] for f in chosen],
                 [files[f] for f in held_out],

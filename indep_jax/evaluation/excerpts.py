@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import tqdm
 
 from indep_jax.data import pipeline, sources
 from indep_jax.dependence import mutual_information as estimate
 from indep_jax.evaluation import frechet, musicnn, reconstruction
 from indep_jax.report import page as report
+from indep_jax.support import progress
 
 BATCH = 4
 LISTEN = 6  # excerpts on the page
@@ -35,7 +35,7 @@ class Evaluated:
 def reconstruct(codec, audio_NxTxC: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
     """Waveforms [items, time, channels] through the codec, and their codes."""
     waves, codes = [], []
-    for start in tqdm.trange(0, len(audio_NxTxC), BATCH, desc=f"reconstruct {label}"):
+    for start in progress.each(range(0, len(audio_NxTxC), BATCH), f"reconstruct {label}"):
         batch = audio_NxTxC[start : start + BATCH]
         filled = np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])
         encoded = codec.encode(filled)

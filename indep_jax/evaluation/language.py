@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-import tqdm
 
 from indep_jax.data import pipeline, tokens
 from indep_jax.evaluation import frechet, musicnn
 from indep_jax.lm import model as lm_model
 from indep_jax.report import page as report
+from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 LISTEN = 6  # pieces of music on the page
@@ -65,7 +65,7 @@ def evaluate(
     def cost(texts: Sequence[str] | None) -> np.ndarray:
         """Bits [segments, codebooks] of all codes."""
         bits = []
-        for number, codes in enumerate(tqdm.tqdm(segments["codes"], desc=f"evaluate {label}")):
+        for number, codes in enumerate(progress.each(segments["codes"], f"evaluate {label}")):
             text = lm.encoder([texts[number]]) if texts else ()
             bits.append(np.asarray(nats(lm.variables, codes[None], *text)) / np.log(2))
         return np.stack(bits)
@@ -118,7 +118,7 @@ def _frechet_distance(lm, label, store, split, pieces, seconds, seed) -> float:
     )[0]
     texts = [store.entries[record]["caption"] for record in segments["record"]]
     music, written = [], []
-    for start in tqdm.trange(0, pieces, BATCH, desc=f"{label} writes"):
+    for start in progress.each(range(0, pieces, BATCH), f"{label} writes"):
         numbers = np.minimum(np.arange(start, start + BATCH), pieces - 1)  # one shape, one program
         heard = [texts[n] for n in numbers] if lm.encoder else None
         waves = np.asarray(lm.generate(heard, seconds, seed=seed, examples=numbers))

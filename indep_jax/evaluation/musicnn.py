@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 import soxr
-import tqdm
 
 from indep_jax.signal import mel, stft
+from indep_jax.support import progress
 
 SAMPLE_RATE = 16_000
 PATCH = 187  # frames that the network was trained on, 3 s
@@ -28,7 +28,7 @@ def embed_all(waves: Iterable[np.ndarray], sample_rate: int, label: str) -> np.n
     """`embed` of waveforms [time, channels], one after another, with a bar that says whose they are."""
     waves = list(waves)
     return np.concatenate(
-        [embed(wave, sample_rate) for wave in tqdm.tqdm(waves, desc=f"embed {label}")]
+        [embed(wave, sample_rate) for wave in progress.each(waves, f"embed {label}")]
     )
 
 

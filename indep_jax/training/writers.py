@@ -1,5 +1,6 @@
 """What a run shows while it runs: metrics.jsonl, TensorBoard, audio, figures, terminal progress."""
 
+import contextlib
 import io
 import json
 import math
@@ -16,9 +17,9 @@ import matplotlib.image
 import numpy as np
 import soundfile
 import tensorboardX
-import tqdm
 
 from indep_jax.support import files as results
+from indep_jax.support import progress
 
 
 class Writers:
@@ -42,7 +43,8 @@ class Writers:
         self._workdir = pathlib.Path(workdir)
         self._steps = steps
         self._active = jax.process_index() == 0
-        self._bar = None
+        self._bar: progress.Bar | None = None
+        self._shown = contextlib.ExitStack()
         if not self._active:
             return
         self._workdir.mkdir(parents=True, exist_ok=True)
@@ -54,14 +56,8 @@ class Writers:
             str(self._workdir / "tensorboard"), purge_step=step + 1, flush_secs=10
         )
         if sys.stderr.isatty():
-            self._bar = tqdm.tqdm(
-                total=steps,
-                initial=step,
-                unit="step",
-                dynamic_ncols=True,
-                file=sys.stderr,
-                smoothing=0.05,
-            )
+            bar = progress.bar(steps, "train", unit="steps", initial=step)
+            self._bar = self._shown.enter_context(bar)
 
     def progress(self, step: int) -> None:
         """Moves the terminal bar to `step`."""
@@ -87,11 +83,11 @@ class Writers:
         parts = {"loss": f"{scalars['loss']:.4g}"} if "loss" in scalars else {}
         if "time/audio_seconds_per_second" in scalars:
             parts["audio-s/s"] = f"{scalars['time/audio_seconds_per_second']:.1f}"
+        text = "  ".join(f"{name} {value}" for name, value in parts.items())
         if self._bar is not None:
-            self._bar.set_postfix(parts)
+            self._bar.set_postfix_str(text)
             return
         remaining = (self._steps - step) / scalars["time/steps_per_second"]
-        text = "  ".join(f"{name} {value}" for name, value in parts.items())
         print(
             f"step {step}/{self._steps}  {text}  ETA {timedelta(seconds=round(remaining))}",
             file=sys.stderr,
@@ -101,7 +97,7 @@ class Writers:
     def message(self, text: str) -> None:
         """One line to the terminal, above the bar."""
         if self._active:
-            tqdm.tqdm.write(text, file=sys.stderr)
+            progress.write(text)
 
     def audio(self, step: int, clips: Mapping[str, tuple[np.ndarray, int]]) -> None:
         """clips: name -> (samples [time, channels], sample rate in Hz)."""
@@ -136,8 +132,7 @@ class Writers:
             return
         self._lines.close()
         self._board.close()
-        if self._bar is not None:
-            self._bar.close()
+        self._shown.close()
 
     def _file(self, kind: str, step: int, name: str, suffix: str, content: bytes) -> None:
         folder = self._workdir / kind / f"step_{step:08d}"

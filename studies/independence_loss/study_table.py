@@ -113,7 +113,7 @@ def add_total_correlation(workdir: Path, source: str) -> None:
         sizes=[codec.codebook_size] * codec.codebooks,
         shares=(1.0,),
         width=64,
-        progress=True,
+        show_progress=True,
     )
     path = point_of(workdir)
     point = json.loads(path.read_text())

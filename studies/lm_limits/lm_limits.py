@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
-import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -27,6 +26,7 @@ from configs import lm_small  # noqa: E402
 from indep_jax.dependence import markov  # noqa: E402
 from indep_jax.lm import model as lm  # noqa: E402
 from indep_jax.lm import patterns  # noqa: E402
+from indep_jax.support import progress  # noqa: E402
 
 MODELS = dict(
     parallel=("parallel", "linear"),
@@ -71,7 +71,7 @@ def train(source, pattern: str, head: str, steps: int, seed: int = 0) -> list[tu
     rng = np.random.default_rng(seed)
     held_out = [np.stack(source.sample(rng, 256, FRAMES)) for _ in range(8)]
     curve = []
-    for number in tqdm.trange(steps, desc=f"{pattern}, {head}"):
+    for number in progress.each(range(steps), f"{pattern}, {head}"):
         codes = np.stack(source.sample(rng, 32, FRAMES)).astype(np.int32)
         variables, state = step(variables, state, codes)
         if (number + 1) % (steps // 20) == 0:
