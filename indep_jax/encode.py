@@ -27,8 +27,8 @@ from indep_jax.codec.model import Encoded
 from indep_jax.data import sources, tokens, transforms
 from indep_jax.hub import tokenizers
 from indep_jax.support import command, progress
-from indep_jax.support import files as results
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import begin_output
 
 SHARD_SECONDS = 3_600.0
 
@@ -61,7 +61,7 @@ def encode(
         shards=len(shards),
         shard_seconds=shard_seconds,
     )
-    results.begin(folder / tokens.INFO, info)
+    begin_output(folder / tokens.INFO, info)
     errors: dict[str, str] = {}
     with _progress(source.seconds, "encode") as bar:
         for number, files in enumerate(shards):
@@ -148,7 +148,7 @@ def decode(codec, store: tokens.Store, output: str) -> int:
     if made_by != codec.fingerprint:
         raise UserError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
     folder = pathlib.Path(output).resolve()
-    results.begin(
+    begin_output(
         folder / "decoded.json", {key: store.info[key] for key in ("codec", "source", "split")}
     )
     written = 0

@@ -27,8 +27,8 @@ from absl import flags
 from indep_jax import inference
 from indep_jax.data import sources, transforms
 from indep_jax.support import command, progress
-from indep_jax.support import files as results
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import replace_file
 
 WINDOW_SECONDS = 10.0  # that the codec decodes at a time
 SHORTEST_SECONDS = 0.4  # that a loudness can be told of (ITU-R BS.1770)
@@ -126,7 +126,7 @@ def main() -> None:
             wave = normalise(wave, codec.sample_rate, options.loudness)
             file = io.BytesIO()
             soundfile.write(file, np.clip(wave, -1, 1), codec.sample_rate, "PCM_16", format="WAV")
-            results.replace_file(path, file.getvalue())
+            replace_file(path, file.getvalue())
     print("\n".join(map(str, paths)))
 
 

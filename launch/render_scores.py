@@ -6,7 +6,7 @@ and FluidR3_GM.sf2 (apt-get install fluidsynth fluid-soundfont-gm).
 
 from absl import flags
 
-from indep_jax.datasets.scores import builder as scores
+from indep_jax.datasets.scores import builder
 from indep_jax.support import command
 
 _CONFIG = flags.DEFINE_enum("config", "2h", ["2h", "10h"], "Hours of music.")
@@ -16,7 +16,7 @@ _DATA_DIR = flags.DEFINE_string(
 
 
 def main() -> None:
-    print(scores.prepare(_CONFIG.value, _DATA_DIR.value))
+    print(builder.prepare(_CONFIG.value, _DATA_DIR.value))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from indep_jax import bench, independence
 from indep_jax.bench import cost, missing
-from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import pair_sums
 
 ROWS, CODEBOOKS, DIM = 11_776, 4, 128
 SCALING_ROWS, SCALING_DEVICES = (1_024, 4_096, ROWS, 47_104), (1, 2, 4, 8)
@@ -93,7 +93,7 @@ def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Calla
     def total(u, v):
         """Of the kernels of all pairs of rows."""
         squares = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :] - 2 * u @ v.T
-        return sum(torch.exp(-0.5 * squares / a).sum() for a in kernels.PAPER_BANDWIDTHS)
+        return sum(torch.exp(-0.5 * squares / a).sum() for a in pair_sums.PAPER_BANDWIDTHS)
 
     def loss(x):
         x = (x - x.mean(0)) / torch.sqrt(x.var(0) + 1e-8)
@@ -102,7 +102,7 @@ def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Calla
         xx, yy, xy = (
             checkpoint(total, u, v, use_reentrant=False) for u, v in ((x, x), (y, y), (x, y))
         )
-        diagonal = n * len(kernels.PAPER_BANDWIDTHS)
+        diagonal = n * len(pair_sums.PAPER_BANDWIDTHS)
         return (xx + yy - 2 * diagonal) / (n * (n - 1)) - 2 * xy / n**2
 
     def run():

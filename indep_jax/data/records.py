@@ -21,9 +21,9 @@ import soundfile
 from array_record.python import array_record_module
 
 from indep_jax.data import sources, transforms
-from indep_jax.support import files as results
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import begin_output
 
 
 def pack(
@@ -56,7 +56,7 @@ def pack(
         except ValueError:
             continue  # a manifest need not have every split
     counts = {f"{split}_files": len(files) for split, files in splits.items()}
-    results.begin(folder / "packed.json", dict(source=source) | sizes | counts)
+    begin_output(folder / "packed.json", dict(source=source) | sizes | counts)
     paths = []
     for split, files in splits.items():
         with progress.bar(sum(f.seconds for f in files), f"pack {split}", unit="s") as bar:

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import pair_sums
 from indep_jax.independence import streams as streams_
 from indep_jax.support.errors import UserError
 
@@ -28,7 +28,7 @@ def dhsic(
     and only if the codebooks are independent.
 
     streams: [batch, time, codebooks, dim] or [rows, codebooks, dim].
-    bandwidths: "median", "median_shared", "paper" or an array (see `kernels.bandwidths`); no
+    bandwidths: "median", "median_shared", "paper" or an array (see `pair_sums.bandwidths`); no
         gradient in them.
     standardize: each coordinate to zero mean and unit variance over the rows first.
     segments: source file of each batch item (or row), integers; pairs of rows of one file are
@@ -61,12 +61,12 @@ def dhsic(
     x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:
         x_NxKxD = streams_.standardize(x_NxKxD)
-    a_CxK = kernels.bandwidths(bandwidths, x_NxKxD, segments)
+    a_CxK = pair_sums.bandwidths(bandwidths, x_NxKxD, segments)
     ids = None
     if not diagonal:
         ids = (jnp.arange(x_NxKxD.shape[0]) if segments is None else segments)[:, None]
-    how = dict(marginals=True, block=block, ladder=kernels.ladder(bandwidths), pairs=pairs)
-    sums_CxSxN, counts_N = kernels.pair_sums(x_NxKxD, None, a_CxK, ids, None, **how)
+    how = dict(marginals=True, block=block, ladder=pair_sums.ladder(bandwidths), pairs=pairs)
+    sums_CxSxN, counts_N = pair_sums.pair_sums(x_NxKxD, None, a_CxK, ids, None, **how)
     means_CxS = jnp.sum(sums_CxSxN, axis=-1) / jnp.maximum(jnp.sum(counts_N), 1)
     row_means_CxKxN = sums_CxSxN[:, 1:] / jnp.maximum(counts_N, 1)
     partnered = jnp.maximum(jnp.sum(counts_N > 0), 1)

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import pair_sums
 from indep_jax.independence import streams as streams_
 from indep_jax.support.errors import UserError
 
@@ -31,7 +31,7 @@ def permutation_mmd(
     product of the marginals), k a mixture of Gaussian kernels on the concatenated vector.
 
     streams: [batch, time, codebooks, dim] or [rows, codebooks, dim].
-    bandwidths: "paper", "median", "median_shared" or an array (see `kernels.bandwidths`).
+    bandwidths: "paper", "median", "median_shared" or an array (see `pair_sums.bandwidths`).
     standardize: each coordinate to zero mean and unit variance over the rows first.
     segments: source file of each batch item (or row), integers. A pair is left out when its two
         sides have the same file in any codebook (a permuted row has a file per codebook).
@@ -72,19 +72,19 @@ def permutation_mmd(
     x_NxKxD = streams_.active_alone(x_NxKxD, active)
     if standardize:
         x_NxKxD = streams_.standardize(x_NxKxD)
-    a_CxK = kernels.bandwidths(bandwidths, x_NxKxD, segments)
+    a_CxK = pair_sums.bandwidths(bandwidths, x_NxKxD, segments)
     order_NxK = permutations(key, *x_NxKxD.shape[:2])
     if active is not None:  # a codebook that takes no part has no pairs to leave out
         taking_part = jnp.arange(order_NxK.shape[1]) < active
         order_NxK = jnp.where(taking_part, order_NxK, order_NxK[:, :1])
-    pairs = kernels.LOCAL if pairs is None else pairs
+    pairs = pair_sums.LOCAL if pairs is None else pairs
     y_NxKxD = pairs.permuted(x_NxKxD, order_NxK)
     sums = functools.partial(
-        kernels.pair_sums,
+        pair_sums.pair_sums,
         a_CxK=a_CxK,
         marginals=False,
         block=block,
-        ladder=kernels.ladder(bandwidths),
+        ladder=pair_sums.ladder(bandwidths),
         pairs=pairs,
     )
     if published:

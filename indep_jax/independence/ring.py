@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import pair_sums
 
 
 @functools.lru_cache
-def ring(mesh: Mesh, axis: str | tuple[str, ...] = "data") -> kernels.Pairs:
+def ring(mesh: Mesh, axis: str | tuple[str, ...] = "data") -> pair_sums.Pairs:
     """How rows that are sharded over an axis (or several) of a mesh meet in pairs.
 
         loss = independence.dhsic(streams, segments=files, pairs=independence.ring(mesh))
@@ -33,7 +33,7 @@ def ring(mesh: Mesh, axis: str | tuple[str, ...] = "data") -> kernels.Pairs:
     memory O(n / P + block^2).
     """
     shards = math.prod(mesh.shape[name] for name in _names(axis))
-    rows = kernels.Rows(
+    rows = pair_sums.Rows(
         PartitionSpec(None, axis, None), PartitionSpec(axis, None), PartitionSpec(axis)
     )
     sums = PartitionSpec(None, None, axis), PartitionSpec(axis)
@@ -66,7 +66,7 @@ def ring(mesh: Mesh, axis: str | tuple[str, ...] = "data") -> kernels.Pairs:
         spec = PartitionSpec(axis)
         return over(walk, in_specs=(spec, spec), out_specs=spec)(x, order_NxK)[:n]
 
-    return kernels.Pairs(shards, forward, backward, permuted)
+    return pair_sums.Pairs(shards, forward, backward, permuted)
 
 
 def _names(axis) -> Sequence[str]:
@@ -77,17 +77,17 @@ def _names(axis) -> Sequence[str]:
 
 
 def _sums(shards, shift, plan, x, y, rates_CxK):
-    n, x = len(x.real), kernels.padded(plan, x)
+    n, x = len(x.real), pair_sums.padded(plan, x)
     if y is None:
-        home = kernels.sums_within(plan, x, rates_CxK)
+        home = pair_sums.sums_within(plan, x, rates_CxK)
 
         def meet(carry, half=False):
             home, visitor, theirs = carry
             visitor, theirs = shift((visitor, theirs), 1)
-            home, theirs = kernels.add_sums(plan, x, visitor, rates_CxK, home, theirs, half=half)
+            home, theirs = pair_sums.add_sums(plan, x, visitor, rates_CxK, home, theirs, half=half)
             return home, visitor, theirs
 
-        carry = home, x, kernels.zero_sums(plan, x, rates_CxK)
+        carry = home, x, pair_sums.zero_sums(plan, x, rates_CxK)
         home, _, theirs = _half_way_round(shards, meet, carry)
         home = jax.tree.map(jnp.add, home, shift(theirs, -(shards // 2)))
     else:
@@ -95,38 +95,38 @@ def _sums(shards, shift, plan, x, y, rates_CxK):
         def meet(carry):
             home, visitor = carry
             visitor = shift(visitor, 1)
-            return kernels.add_sums(plan, x, visitor, rates_CxK, home)[0], visitor
+            return pair_sums.add_sums(plan, x, visitor, rates_CxK, home)[0], visitor
 
-        carry = kernels.zero_sums(plan, x, rates_CxK), kernels.padded(plan, y)
+        carry = pair_sums.zero_sums(plan, x, rates_CxK), pair_sums.padded(plan, y)
         home, _ = _repeat(shards, meet, carry)
     return home[0][..., :n], home[1][:n]
 
 
 def _gradients(shards, shift, plan, x, y, rates_CxK, g):
-    n, x, g = len(x.real), kernels.padded(plan, x), kernels.padded(plan, g)
+    n, x, g = len(x.real), pair_sums.padded(plan, x), pair_sums.padded(plan, g)
     zero = jnp.zeros_like(x.vectors)
     if y is None:
 
         def meet(carry, half=False):
             dx, visitor, g_visitor, theirs = carry
             visitor, g_visitor, theirs = shift((visitor, g_visitor, theirs), 1)
-            dx, theirs = kernels.add_gradients(
+            dx, theirs = pair_sums.add_gradients(
                 plan, x, visitor, rates_CxK, g, g_visitor, dx, theirs, half=half
             )
             return dx, visitor, g_visitor, theirs
 
-        carry = kernels.gradients_within(plan, x, rates_CxK, g), x, g, zero
+        carry = pair_sums.gradients_within(plan, x, rates_CxK, g), x, g, zero
         dx, _, _, theirs = _half_way_round(shards, meet, carry)
         return (dx + shift(theirs, -(shards // 2)))[:, :n], None
 
     def meet(carry):
         dx, visitor, theirs = carry
         visitor, theirs = shift((visitor, theirs), 1)
-        dx, theirs = kernels.add_gradients(plan, x, visitor, rates_CxK, g, None, dx, theirs)
+        dx, theirs = pair_sums.add_gradients(plan, x, visitor, rates_CxK, g, None, dx, theirs)
         return dx, visitor, theirs
 
     # After the last meeting every visitor is at home.
-    dx, _, dy = _repeat(shards, meet, (zero, kernels.padded(plan, y), zero))
+    dx, _, dy = _repeat(shards, meet, (zero, pair_sums.padded(plan, y), zero))
     return dx[:, :n], dy[:, :n]
 
 

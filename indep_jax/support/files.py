@@ -26,7 +26,7 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
         raise
 
 
-def begin(path: pathlib.Path, made_with: dict[str, Any]) -> None:
+def begin_output(path: pathlib.Path, made_with: dict[str, Any]) -> None:
     """Writes `made_with` to the JSON file at `path`, and makes its folder.
 
     Raises UserError, one line, where a file is there that says something else.

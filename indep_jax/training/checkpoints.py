@@ -24,8 +24,8 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from indep_jax.support import files as results
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import replace_file
 
 # Fields that do not change the numbers of a run, so a resumed run may change them.
 FREE_FIELDS = (
@@ -338,7 +338,7 @@ def store_config(workdir: str | os.PathLike, config: Any) -> None:
     if jax.process_index():
         return
     content = f"{json.dumps(_plain(config), indent=2)}\n".encode()
-    results.replace_file(pathlib.Path(workdir) / "config.json", content)
+    replace_file(pathlib.Path(workdir) / "config.json", content)
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import numpy as np
 import soundfile
 import tensorboardX
 
-from indep_jax.support import files as results
 from indep_jax.support import progress
+from indep_jax.support.files import replace_file
 
 
 class Writers:
@@ -136,7 +136,7 @@ class Writers:
 
     def _file(self, kind: str, step: int, name: str, suffix: str, content: bytes) -> None:
         folder = self._workdir / kind / f"step_{step:08d}"
-        results.replace_file(folder / (name.replace(os.sep, "_") + suffix), content)
+        replace_file(folder / (name.replace(os.sep, "_") + suffix), content)
 
 
 def _records(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -150,4 +150,4 @@ def _drop_later(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = [record for record in _records(path) if record["step"] <= step]
-    results.replace_file(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+    replace_file(path, "".join(json.dumps(record) + "\n" for record in kept).encode())

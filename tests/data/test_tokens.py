@@ -7,7 +7,7 @@ import pytest
 
 from indep_jax import data
 from indep_jax.data import tokens
-from indep_jax.support import files as results
+from indep_jax.support.files import begin_output
 
 LENGTHS = dict(train=(30, 5, 65), valid=(20,))
 
@@ -20,7 +20,7 @@ def store(tmp_path):
             codes = (1_000 * len(items) + np.arange(frames))[:, None] + np.array([0, 10_000])
             name, caption = f"{len(items)}.wav", f"caption {len(items)}"
             items.append(tokens.Tokens(name, split, caption, 7 * frames, codes.astype(np.uint16)))
-    results.begin(tmp_path / tokens.INFO, dict(shards=2))
+    begin_output(tmp_path / tokens.INFO, dict(shards=2))
     tokens.write_shard(tokens.shard_path(tmp_path, 0, 2), items[:3])
     tokens.write_shard(tokens.shard_path(tmp_path, 1, 2), items[3:])
     return tokens.Store(tmp_path)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from indep_jax import data
-from indep_jax.datasets.scores import builder as scores
-from indep_jax.datasets.scores import render
+from indep_jax.datasets.scores import builder, render
 from indep_jax.datasets.scores.render import PartNote
 
 SCALES = dict(major=(0, 2, 4, 5, 7, 9, 11), minor=(0, 2, 3, 5, 7, 8, 10))
@@ -25,10 +24,10 @@ CAPTION = re.compile(
 def _source(title="Etude", **changes):
     fields = dict(path=title, licence="CC0-1.0", says="CC0", title=title, composer="Anon",
                   form="etude", tempo_bpm=90)  # fmt: skip
-    return scores.Source(**fields | changes)
+    return builder.Source(**fields | changes)
 
 
-def _score(source, key=scores.Key(0.0, 0, "major"), parts=2, quarters=96, gap=None):
+def _score(source, key=builder.Key(0.0, 0, "major"), parts=2, quarters=96, gap=None):
     """A melody of quarter notes over chords of two, in the scale of C major or A minor."""
     rng = np.random.default_rng(len(source.title))
     often = [0.3, 0.05, 0.2, 0.05, 0.25, 0.1, 0.05] if key else None  # most of all the tonic triad
@@ -42,19 +41,19 @@ def _score(source, key=scores.Key(0.0, 0, "major"), parts=2, quarters=96, gap=No
 
     made = tuple(tuple(notes(12 * (part > 0), 1 + (part > 0))) for part in range(parts))
     bars = tuple(float(onset) for onset in range(0, quarters, 4))
-    return scores.Score(source, made, bars, float(quarters), (key,) if key else ())
+    return builder.Score(source, made, bars, float(quarters), (key,) if key else ())
 
 
 def _scores():
-    minor = scores.Key(0.0, 9, "minor")
-    splits = {split: f"of {split}" for split in scores.SPLITS}
+    minor = builder.Key(0.0, 9, "minor")
+    splits = {split: f"of {split}" for split in builder.SPLITS}
     held_out = [_score(_source(title, split=split)) for split, title in splits.items()]
     return [
         *held_out,
         _score(_source("In minor", form="song", beat=1.5), minor),
         _score(_source("Without a key", form="chant"), None, parts=1),
         # Four single voices.
-        scores.Score(
+        builder.Score(
             _source("Four voices"),
             tuple(
                 tuple(PartNote(float(t), 1.0, 67 - 5 * voice + 2 * (t % 2), t % 4 == 0)
@@ -68,7 +67,7 @@ def _scores():
     ]  # fmt: skip
 
 
-PLAN = scores.plan(_scores(), "train", 150)
+PLAN = builder.plan(_scores(), "train", 150)
 
 
 def _scale(key):
@@ -81,18 +80,18 @@ def test_clip_is_a_function_of_seed_split_and_number():
     def facts(clips):
         return [(c.name, c.caption, c.start, c.transposed, c.players, c.midi()) for c in clips]
 
-    few = scores.plan(_scores(), "train", 9)
+    few = builder.plan(_scores(), "train", 9)
     assert facts(few) == facts(PLAN[:9])
-    assert facts(scores.plan(_scores(), "train", 9, seed=1)) != facts(few)
-    assert facts(scores.plan(_scores(), "test", 9)) != facts(few)
+    assert facts(builder.plan(_scores(), "train", 9, seed=1)) != facts(few)
+    assert facts(builder.plan(_scores(), "test", 9)) != facts(few)
 
 
 def test_splits_are_by_composition():
-    for split in scores.SPLITS:
-        titles = {clip.score.source.title for clip in scores.plan(_scores(), split, 40)}
+    for split in builder.SPLITS:
+        titles = {clip.score.source.title for clip in builder.plan(_scores(), split, 40)}
         assert titles == {score.source.title for score in _scores() if score.source.split == split}
     with pytest.raises(ValueError, match="no score is in split test"):
-        scores.plan(_scores()[:1], "test", 1)
+        builder.plan(_scores()[:1], "test", 1)
 
 
 def test_plan_varies():
@@ -146,9 +145,9 @@ def test_midi_is_what_the_caption_says(clip):
         assert all(lowest <= pitch <= highest for _, pitch in mine)
         seconds[channel] = [60 * onset / clip.quarters_per_minute for onset, _ in mine]
     # Everybody is heard, somebody at once, and to the end.
-    assert max(min(times) for times in seconds.values()) < 0.8 * scores.SECONDS
+    assert max(min(times) for times in seconds.values()) < 0.8 * builder.SECONDS
     assert min(min(times) for times in seconds.values()) == 0
-    assert max(max(times) for times in seconds.values()) > scores.SECONDS - 2
+    assert max(max(times) for times in seconds.values()) > builder.SECONDS - 2
 
 
 def _read_midi(content):
@@ -181,21 +180,21 @@ def _read_midi(content):
 
 def test_clips_avoid_silence_and_changes_of_key():
     quiet = _score(_source(), gap=(40, 48))
-    for clip in scores.plan([quiet], "train", 30):
-        end = clip.start + scores.SECONDS * clip.quarters_per_minute / 60
+    for clip in builder.plan([quiet], "train", 30):
+        end = clip.start + builder.SECONDS * clip.quarters_per_minute / 60
         assert not clip.start < 40 < end and not 40 <= clip.start < 48
     two = _score(_source())
-    two = scores.Score(two.source, two.parts, two.starts, two.end,
-                       (scores.Key(0.0, 0, "major"), scores.Key(48.0, 6, "major")))  # fmt: skip
+    two = builder.Score(two.source, two.parts, two.starts, two.end,
+                       (builder.Key(0.0, 0, "major"), builder.Key(48.0, 6, "major")))  # fmt: skip
     halves = set()
-    for clip in scores.plan([two], "train", 30):
-        end = clip.start + scores.SECONDS * clip.quarters_per_minute / 60
+    for clip in builder.plan([two], "train", 30):
+        end = clip.start + builder.SECONDS * clip.quarters_per_minute / 60
         assert end <= 48 or clip.start >= 48
         halves.add((end <= 48, bool(clip.key)))
     # What the second signature says, F sharp major, is not what sounds: then none is named.
     assert (True, True) in halves and (False, False) in halves and (False, True) not in halves
     with pytest.raises(ValueError, match="train-00000: found nothing to play"):
-        scores.plan([_score(_source(), quarters=8)], "train", 1)
+        builder.plan([_score(_source(), quarters=8)], "train", 1)
 
 
 @pytest.mark.parametrize("tonic", range(12))
@@ -207,23 +206,23 @@ def test_key_is_told_from_what_sounds(tonic):
     minor = sounding((9, 4), (11, 1), (0, 2), (2, 1), (4, 3), (5, 1), (8, 1))
     relative = (tonic + 9) % 12
     pair = [(tonic, "major"), (relative, "minor")]
-    for among in (pair, scores._ALL_KEYS):
-        assert scores.likeliest_key(major, among) == (tonic, "major")
-        assert scores.likeliest_key(minor, among) == (relative, "minor")
+    for among in (pair, builder._ALL_KEYS):
+        assert builder.likeliest_key(major, among) == (tonic, "major")
+        assert builder.likeliest_key(minor, among) == (relative, "minor")
 
 
 def test_whitelist_holds_free_licences_and_splits_compositions():
     free = {"public domain", "CC0-1.0", "CC-BY", "CC-BY-SA", "CC-BY-SA-3.0", "CC-BY-SA-4.0",
             "GPL-2.0-or-later", "Apache-2.0"}  # fmt: skip
     splits = {}
-    for source in scores.WHITELIST:
+    for source in builder.WHITELIST:
         assert source.licence in free and source.says
         splits.setdefault((source.composer, source.title), set()).add(source.split)
     assert all(len(its) == 1 for its in splits.values())
-    counts = [sum(split in its for its in splits.values()) for split in scores.SPLITS]
+    counts = [sum(split in its for its in splits.values()) for split in builder.SPLITS]
     assert counts[0] >= 20 and min(counts) >= 5, counts
-    own = [source for source in scores.WHITELIST if source.path.startswith("X:")]
-    text = scores.OWN_SCORES.read_text(encoding="utf-8")
+    own = [source for source in builder.WHITELIST if source.path.startswith("X:")]
+    text = builder.OWN_SCORES.read_text(encoding="utf-8")
     assert [source.path for source in own] == re.findall(r"^X:\d+", text, re.MULTILINE)
     assert all(source.says in text for source in own)
 
@@ -231,14 +230,14 @@ def test_whitelist_holds_free_licences_and_splits_compositions():
 def test_what_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"music21 is missing: pip install indep_jax\[scores\]"):
-        scores.read_scores()
+        builder.read_scores()
     monkeypatch.setattr(render, "SOUND_FONT", str(tmp_path / "none.sf2"))
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/fluidsynth")
     with pytest.raises(ValueError, match="none.sf2 is missing: apt-get install fluid-soundfont-gm"):
         render.check_tools(str(tmp_path / "none.sf2"))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="fluidsynth is missing: apt-get install fluidsynth"):
-        scores.prepare(data_dir=str(tmp_path))
+        builder.prepare(data_dir=str(tmp_path))
 
 
 can_render = pytest.mark.skipif(
@@ -252,20 +251,20 @@ def test_rendered_dataset(tmp_path, monkeypatch):
     """Three clips, a split each: captions, level, and energy at the pitches of the key's scale."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     mine = [score for score in _scores() if score.keys]
-    config = scores.ScoresConfig(name="tiny", hours=30 / 3600, scores=mine)
-    folder = scores.prepare(config, str(tmp_path))
+    config = builder.ScoresConfig(name="tiny", hours=30 / 3600, scores=mine)
+    folder = builder.prepare(config, str(tmp_path))
     assert folder == tmp_path / "indep_scores" / "tiny" / "1.0.0"
     for split in data.sources.SPLITS:
         its_split = "validation" if split == "valid" else split
         source = data.open_source("tfds:indep_scores", split)
-        planned = scores.plan(mine, its_split, 3 if split == "train" else 1)
+        planned = builder.plan(mine, its_split, 3 if split == "train" else 1)
         assert {file.caption for file in source.files} == {clip.caption for clip in planned}
         for file in source.files:
-            audio = data.read_file(file, scores.SAMPLE_RATE, 1)
+            audio = data.read_file(file, builder.SAMPLE_RATE, 1)
             assert audio.shape == (320_000, 1)
             assert np.abs(audio).max() == pytest.approx(10 ** (-3 / 20), rel=1e-3)
             power = np.abs(np.fft.rfft(audio[:, 0] * np.hanning(320_000))) ** 2
-            frequency = np.fft.rfftfreq(320_000, 1 / scores.SAMPLE_RATE)
+            frequency = np.fft.rfftfreq(320_000, 1 / builder.SAMPLE_RATE)
             heard = (frequency > 60) & (frequency < 1000)
             pitch = np.round(69 + 12 * np.log2(frequency[heard] / 440)).astype(int) % 12
             chroma = np.bincount(pitch, power[heard], minlength=12)
@@ -276,14 +275,14 @@ def test_rendered_dataset(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(importlib.util.find_spec("music21") is None, reason="needs music21")
 def test_scores_of_music21():
-    chosen = [s for s in scores.WHITELIST if s.path in ("X:4", "X:11", "corelli/opus3no1/1grave")]
-    corelli, elise, mountain_king = scores.read_scores(chosen)
-    assert corelli.keys == (scores.Key(0.0, 5, "major"),)
-    assert elise.keys == (scores.Key(0.0, 9, "minor"),)
-    assert mountain_king.keys == (scores.Key(0.0, 11, "minor"),)
+    chosen = [s for s in builder.WHITELIST if s.path in ("X:4", "X:11", "corelli/opus3no1/1grave")]
+    corelli, elise, mountain_king = builder.read_scores(chosen)
+    assert corelli.keys == (builder.Key(0.0, 5, "major"),)
+    assert elise.keys == (builder.Key(0.0, 9, "minor"),)
+    assert mountain_king.keys == (builder.Key(0.0, 11, "minor"),)
     assert len(corelli.parts) == 3 and corelli.end == 76.0
     # The first bar of the Mountain King's bass, B minor: B C sharp D E F sharp.
     first = [note.pitch % 12 for note in mountain_king.parts[0][:5]]
     assert first == [11, 1, 2, 4, 6]
     with pytest.raises(ValueError, match="1grave.xml: expected the words 'CC0', CC-BY"):
-        scores.read_scores([chosen[0]._replace(says="CC0")])
+        builder.read_scores([chosen[0]._replace(says="CC0")])

@@ -21,8 +21,7 @@ from support.independence_cases import (
 )
 
 from indep_jax import independence
-from indep_jax.independence import mmd
-from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import mmd, pair_sums
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -101,7 +100,7 @@ def test_dhsic_is_the_enumerated_statistic(x64, block):
     )
     np.testing.assert_allclose(
         dhsic(x, bandwidths="paper", block=block),
-        brute_dhsic(standardized(x), [[a] * 3 for a in kernels.PAPER_BANDWIDTHS], different),
+        brute_dhsic(standardized(x), [[a] * 3 for a in pair_sums.PAPER_BANDWIDTHS], different),
         rtol=1e-10,
     )
 
@@ -140,7 +139,7 @@ def test_v_statistics_are_the_plain_formulas(x64):
         np.mean(np.exp(-squares(u, u) / (2 * a)))
         + np.mean(np.exp(-squares(v, v) / (2 * a)))
         - 2 * np.mean(np.exp(-squares(u, v) / (2 * a)))
-        for a in kernels.PAPER_BANDWIDTHS
+        for a in pair_sums.PAPER_BANDWIDTHS
     )
     found = permutation_mmd(key, x, diagonal=True, block=7)
     np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -9,8 +9,7 @@ import pytest
 from support.independence_cases import compiled, covariance, dependent_rows, dhsic, kernel
 
 from indep_jax import independence
-from indep_jax.independence import mmd
-from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import mmd, pair_sums
 
 
 @pytest.mark.parametrize("n, codebooks", [(4, 2), (5, 2), (4, 3)])
@@ -26,7 +25,7 @@ def test_mean_over_all_permutations_of_the_v_statistic(x64, n, codebooks):
     )  # 24^3 of them at most
 
     def total(u, v):
-        return jnp.sum(kernels.pair_sums(u, v, a, None, None, marginals=False, block=n)[0])
+        return jnp.sum(pair_sums.pair_sums(u, v, a, None, None, marginals=False, block=n)[0])
 
     @compiled
     @jax.vmap

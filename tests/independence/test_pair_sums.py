@@ -7,23 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indep_jax.independence import pair_sums as kernels
+from indep_jax.independence import pair_sums
 
 
 def test_median_bandwidths():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 2, 3)) * np.array([1.0, 10.0])[:, None]
-    a = kernels.bandwidths("median", jnp.asarray(x))
+    a = pair_sums.bandwidths("median", jnp.asarray(x))
     squares = np.sum((x[:, None] - x[None]) ** 2, axis=-1)[np.triu_indices(100, 1)]
     expected = np.array([[0.5], [1], [2]]) * np.median(squares, axis=0)
     np.testing.assert_allclose(a, expected, rtol=1e-3)
     files = np.arange(100) // 50
     x[50:] += 100.0  # pairs of different files are far apart, pairs of one file near
     across = np.sum((x[:50, None] - x[None, 50:]) ** 2, axis=-1).reshape(-1, 2)
-    a = kernels.bandwidths("median", jnp.asarray(x), jnp.asarray(files))
+    a = pair_sums.bandwidths("median", jnp.asarray(x), jnp.asarray(files))
     np.testing.assert_allclose(a[1], np.median(across, axis=0), rtol=1e-3)
-    assert (kernels.bandwidths("median", jnp.asarray(x), jnp.zeros(100, int)) > 0).all()
-    gradient = jax.grad(lambda x: jnp.sum(kernels.bandwidths("median", x)))(jnp.asarray(x))
+    assert (pair_sums.bandwidths("median", jnp.asarray(x), jnp.zeros(100, int)) > 0).all()
+    gradient = jax.grad(lambda x: jnp.sum(pair_sums.bandwidths("median", x)))(jnp.asarray(x))
     assert not gradient.any()
 
 
@@ -31,13 +31,13 @@ def test_shared_median_bandwidths_are_of_the_concatenated_vectors():
     x = np.random.default_rng(0).normal(size=(100, 2, 3)) * np.array([1.0, 10.0])[:, None]
     squares = np.sum((x[:, None] - x[None]) ** 2, axis=(-2, -1))[np.triu_indices(100, 1)]
     expected = np.outer([0.5, 1, 2], np.full(2, np.median(squares)))
-    found = kernels.bandwidths("median_shared", jnp.asarray(x))
+    found = pair_sums.bandwidths("median_shared", jnp.asarray(x))
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def sums(rule, x, **options):
-    a = kernels.bandwidths(rule, x)
-    return kernels.pair_sums(x, None, a, None, None, block=8, **options)[0]
+    a = pair_sums.bandwidths(rule, x)
+    return pair_sums.pair_sums(x, None, a, None, None, block=8, **options)[0]
 
 
 # Exps a pass needs with a ladder and without, for a mixture of codebooks' own bandwidths or not.
@@ -54,18 +54,18 @@ def test_few_exponentials(rule, marginals):
         # Once in the forward pass, once in the backward pass.
         return str(jax.make_jaxpr(jax.grad(loss))(x)).count("= exp") / 2
 
-    assert (exps(kernels.ladder(rule)), exps(None)) == RULES[rule]
+    assert (exps(pair_sums.ladder(rule)), exps(None)) == RULES[rule]
 
 
 @pytest.mark.parametrize("rule", ["paper", "median"])
 def test_rounding_of_the_ladder(rule):
     # Per codebook and in float32, the worst case: the power multiplies the rounding of the exp.
-    ladder = kernels.ladder(rule)
-    factors = kernels.PAPER_BANDWIDTHS if rule == "paper" else kernels.MEDIAN_FACTORS
+    ladder = pair_sums.ladder(rule)
+    factors = pair_sums.PAPER_BANDWIDTHS if rule == "paper" else pair_sums.MEDIAN_FACTORS
     rates = 1 / (2 * np.array(factors))[:, None]
     d = np.concatenate([np.linspace(0, 1, 1001), np.linspace(1, 400, 4001)])[None, None]
-    plan = kernels.Plan(True, 1, ladder, kernels.LOCAL)
-    low = kernels._kernels(plan, jnp.asarray(d, jnp.float32), jnp.asarray(rates, jnp.float32))
+    plan = pair_sums.Plan(True, 1, ladder, pair_sums.LOCAL)
+    low = pair_sums._kernels(plan, jnp.asarray(d, jnp.float32), jnp.asarray(rates, jnp.float32))
     # Of the very numbers that went in: what rounding distances and rates costs is not the ladder's.
     exact = np.exp(-np.float64(np.float32(d)) * np.float64(np.float32(rates))[:, :, None, None])
     for kernel, truth in zip(low, exact):
@@ -81,7 +81,7 @@ def test_the_ladder_changes_no_sum_in_float64(x64, rule):
             jax.value_and_grad(lambda x: jnp.sum(jnp.square(function(x))))(x)
             for function in (
                 functools.partial(sums, rule, marginals=marginals, ladder=ladder)
-                for ladder in (None, kernels.ladder(rule))
+                for ladder in (None, pair_sums.ladder(rule))
             )
         )
         np.testing.assert_allclose(climbed[0], direct[0], rtol=1e-12)

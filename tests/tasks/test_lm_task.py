@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from indep_jax.data import tokens
-from indep_jax.support import files as results
+from indep_jax.support.files import begin_output
 from indep_jax.tasks.lm import LMTask
 from indep_jax.training import loop, sharding
 
@@ -52,7 +52,7 @@ def make_store(folder, train, size=16):
         codebook_size=size,
         shards=1,
     )
-    results.begin(folder / tokens.INFO, info)
+    begin_output(folder / tokens.INFO, info)
     items = []
     for number, frames in enumerate([*train, 60]):
         codes = (np.arange(frames)[:, None] + rng.integers(0, 2, (frames, 3))) % size
