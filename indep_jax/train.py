@@ -19,7 +19,6 @@ import os
 import sys
 from pathlib import Path
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -30,7 +29,7 @@ from indep_jax.support import command
 from indep_jax.support.errors import UserError
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.tasks.lm import LMTask
-from indep_jax.training import checkpoints, loop
+from indep_jax.training import checkpoints, loop, processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration, a .py file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made when it is missing.")
@@ -144,25 +143,6 @@ def _inherit_origin(config) -> None:
             config.origin = stored["origin"]
 
 
-def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Makes the devices of several processes one set; before anything is computed.
-
-    Raises UserError, one line, for a coordinator without the others, or the others without it.
-    """
-    numbers = processes, process
-    if coordinator in (None, "auto"):
-        if numbers != (None, None):
-            raise UserError("--processes and --process: expected with --coordinator=HOST:PORT")
-        if coordinator:
-            jax.distributed.initialize()
-        return
-    if None in numbers or process >= processes:
-        raise UserError(
-            f"--coordinator={coordinator}: expected --processes=N and --process=0 to N - 1"
-        )
-    jax.distributed.initialize(coordinator, processes, process)
-
-
 def main():
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     for name, value in dict(config=path, workdir=_WORKDIR.value).items():
@@ -170,12 +150,12 @@ def main():
             raise UserError(f"--{name} is required; --help says how")
     if not os.path.isfile(path):
         raise UserError(f"--config={path}: no such file")
-    join_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
         train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)
-    except (loop.Stopped, loop.NonFiniteLoss) as end:
+    except (processes.Stopped, loop.NonFiniteLoss) as end:
         print(f"indep_jax.train: {end}", file=sys.stderr)
-        sys.exit(128 + end.signal if isinstance(end, loop.Stopped) else 1)
+        sys.exit(128 + end.signal if isinstance(end, processes.Stopped) else 1)
 
 
 if __name__ == "__main__":

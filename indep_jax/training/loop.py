@@ -8,9 +8,6 @@ random key) and named by the number of steps done where they are shown or saved.
 
 import math
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -19,12 +16,10 @@ import grain
 import jax
 import matplotlib.figure
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from indep_jax.data import pipeline
 from indep_jax.support.errors import UserError
-from indep_jax.training import checkpoints, sharding, writers
+from indep_jax.training import batches, checkpoints, processes, sharding, writers
 
 State = Any  # nested dict of arrays with at least {"step", "params"}
 Batch = Any  # tree of arrays whose first axis is the rows of the global batch
@@ -73,20 +68,6 @@ class NonFiniteLoss(RuntimeError):
     """A metric of a step was NaN or infinite; the message is one line."""
 
 
-class Stopped(RuntimeError):
-    """A signal ended the run, after a save; the message is one line."""
-
-    def __init__(self, number: int, step: int, workdir: str | os.PathLike):
-        name = signal.Signals(number).name
-        super().__init__(
-            f"stopped by {name} at step {step}, saved in {workdir}; the same command goes on from "
-            "there"
-            if step
-            else f"stopped by {name} before the first step"
-        )
-        self.signal = number
-
-
 def run(
     task: Task, config: Any, workdir: str | os.PathLike, *, max_step: int | None = None
 ) -> State:
@@ -102,7 +83,7 @@ def run(
       UserError: the workdir holds a run with another config or is in use by another run,
         init_from does not fit, or the batch does not divide over the devices.
       OSError: the workdir cannot be written.
-      Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread;
+      processes.Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread;
         elsewhere signals do what they always do. Of several processes, SIGTERM to one stops all.)
       NonFiniteLoss: a metric was not finite. The state that gave it is not saved.
     """
@@ -113,7 +94,7 @@ def run(
     try:
         checkpoints.check_config(workdir, config)
         saved = checkpoints.Checkpoints(workdir, keep=config.keep)
-        with _Signals() as signals:
+        with processes.Signals() as signals:
             try:
                 state = _Run(task, config, workdir, saved, signals).train(max_step)
             finally:
@@ -125,7 +106,7 @@ def run(
     finally:
         lock.release()
     if signals.received:
-        raise Stopped(signals.received, int(state["step"]), workdir)
+        raise processes.Stopped(signals.received, int(state["step"]), workdir)
     return state
 
 
@@ -138,13 +119,13 @@ class _Run:
         config: Any,
         workdir: str | os.PathLike,
         saved: checkpoints.Checkpoints,
-        signals: "_Signals",
+        signals: processes.Signals,
     ):
         self.task, self.config, self.workdir, self.saved = task, config, workdir, saved
         self.signals = signals
         self.saved_step = 0
         self.mesh = sharding.make_mesh(config.get("mesh"))
-        self.batches = _Batches(task.dataset, self.mesh, config.data.workers)
+        self.batches = batches.Batches(task.dataset, self.mesh, config.data.workers)
         self.compiled: dict[str, Callable] = {}
         self.means = _Means()
         self.pending: Metrics | None = None  # of the step that was dispatched last
@@ -191,7 +172,7 @@ class _Run:
                 self._evaluate()  # the run was killed between the save and the end of evaluation
             if self.step >= config.steps:
                 self.out.message(f"{self.workdir}: already at step {self.step} of {config.steps}")
-            while self.step < stop and not self._stopped():
+            while self.step < stop and not self.signals.stop(self.step):
                 self._step()
                 evaluate = self._due(config.evaluate_every)
                 if evaluate or self._due(config.save_every):
@@ -204,12 +185,6 @@ class _Run:
             self.batches.close()
             self.out.close()
         return self.state
-
-    def _stopped(self) -> bool:
-        """Whether a signal came; of several processes, to any, and true in all at the same step."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self.step):
-            self.signals.received = signal.SIGTERM
-        return self.signals.received is not None
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -305,71 +280,6 @@ class _Run:
                 "time/evaluation": time.perf_counter() - begin,
             },
         )
-
-
-class _Signals:
-    """Notes the first SIGTERM or SIGINT while it is entered; a second one acts as it always did."""
-
-    def __init__(self):
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.received = number
-        self.__exit__()
-        print(
-            f"\n{signal.Signals(number).name}: saving, then stopping; again to stop at once",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def __exit__(self, *error: Any) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-
-class _Batches:
-    """Training batches as global arrays: in order, and any by its index."""
-
-    def __init__(self, dataset: grain.MapDataset, mesh: Mesh, workers: int):
-        self._dataset, self._mesh, self._workers = dataset, mesh, workers
-        self._iterator: grain.DatasetIterator[Batch] | None = None
-        self._recent: dict[int, Batch] = {}  # the batches of the longest history so far
-        self._longest = 1
-
-    def read(self, index: int) -> Batch:
-        return sharding.shard_batch(self._dataset[index], self._mesh)
-
-    def next(self, index: int, history: int) -> Batch:
-        """The batch `index`, joined with those before it (see Task.plan); indices must follow."""
-        if self._iterator is None:
-            self._iterator = pipeline.iterate(self._dataset, index, self._workers)
-        current = next(self._iterator)
-        self._recent[index] = current
-        self._longest = max(self._longest, history)
-        batch = sharding.shard_batch(current, self._mesh)
-        if history > 1:
-            # After a resume, or at the first long history, earlier batches are read by index.
-            earlier = [
-                self._recent[i] if i in self._recent else self._dataset[i]
-                for i in range(index - history + 1, index + 1)
-            ]
-            stacked = jax.tree.map(lambda *rows: np.stack(rows), *earlier)
-            batch = {"current": batch, "history": sharding.shard_batch(stacked, self._mesh, axis=1)}
-        for old in [i for i in self._recent if i <= index + 1 - self._longest]:
-            del self._recent[old]
-        return batch
-
-    def close(self) -> None:
-        """Ends the iterator's threads and processes."""
-        if self._iterator is not None:
-            self._iterator.close()
 
 
 class _Means:

@@ -1,0 +1,87 @@
+"""Several processes as one run, and the signals that stop it."""
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from indep_jax.support.errors import UserError
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Make the devices of several processes one set; call it before anything is computed.
+
+    Args:
+      coordinator: HOST:PORT of the first process, "auto" where the cluster tells, None for one
+        process alone.
+      processes: how many there are, with HOST:PORT.
+      process: which this one is, from 0, with HOST:PORT.
+    Raises:
+      UserError: a coordinator without the numbers, or the numbers without it.
+    """
+    numbers = processes, process
+    if coordinator in (None, "auto"):
+        if numbers != (None, None):
+            raise UserError("--processes and --process: expected with --coordinator=HOST:PORT")
+        if coordinator:
+            jax.distributed.initialize()
+        return
+    if None in numbers or process >= processes:
+        raise UserError(
+            f"--coordinator={coordinator}: expected --processes=N and --process=0 to N - 1"
+        )
+    jax.distributed.initialize(coordinator, processes, process)
+
+
+class Stopped(RuntimeError):
+    """A signal ended the run, after a save; the message is one line."""
+
+    def __init__(self, number: int, step: int, workdir: str | os.PathLike):
+        name = signal.Signals(number).name
+        super().__init__(
+            f"stopped by {name} at step {step}, saved in {workdir}; the same command goes on from "
+            "there"
+            if step
+            else f"stopped by {name} before the first step"
+        )
+        self.signal = number
+
+
+class Signals:
+    """Notes the first SIGTERM or SIGINT while it is entered; a second one acts as it always did.
+
+    Only in the main thread. Of several processes, each is told by jax of a SIGTERM to any of them.
+    """
+
+    def __init__(self):
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = number
+        self.__exit__()
+        print(
+            f"\n{signal.Signals(number).name}: saving, then stopping; again to stop at once",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def stop(self, step: int) -> bool:
+        """Return whether a signal came; true in all of several processes at the same step."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.received = signal.SIGTERM
+        return self.received is not None
+
+    def __exit__(self, *error: Any) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
