@@ -8,10 +8,13 @@ joined once every 32 steps. The statistics are the correct ones (see independenc
 `--config.loss.independence.published=True` gives the published code's arithmetic.
 """
 
-from configs import encodec_32khz
+import runpy
+from pathlib import Path
+
+get_base = runpy.run_path(str(Path(__file__).with_name("encodec_32khz.py")))["get_config"]
 
 
 def get_config():
-    config = encodec_32khz.get_config()
+    config = get_base()
     config.loss.independence.update(kind="permutation", macro_batch=32, every=32)
     return config

@@ -8,11 +8,14 @@ It begins as a plain autoencoder: k-means on an untrained encoder leaves codeboo
 next to nothing, and training them from there does not recover at this scale.
 """
 
-from configs import encodec_32khz
+import runpy
+from pathlib import Path
+
+get_base = runpy.run_path(str(Path(__file__).with_name("encodec_32khz.py")))["get_config"]
 
 
 def get_config():
-    config = encodec_32khz.get_config()
+    config = get_base()
     config.steps = 11_800
     config.batch_size = 4
     config.model.update(

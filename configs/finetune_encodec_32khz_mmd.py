@@ -11,11 +11,14 @@ alone first, while the codec stays as it is, or its noise would undo what was le
 decoder network stays what its users have.
 """
 
-from configs import encodec_32khz_mmd
+import runpy
+from pathlib import Path
+
+get_base = runpy.run_path(str(Path(__file__).with_name("encodec_32khz_mmd.py")))["get_config"]
 
 
 def get_config():
-    config = encodec_32khz_mmd.get_config()
+    config = get_base()
     config.pretrained = ""
     config.steps = 20_000
     config.discriminator.warmup_steps = 1_000  # in which it alone is trained

@@ -7,12 +7,15 @@
 keeps them; its terms weigh little here, so it needs no steps alone.
 """
 
-from configs import encodec_small
+import runpy
+from pathlib import Path
+
+get_base = runpy.run_path(str(Path(__file__).with_name("encodec_small.py")))["get_config"]
 
 
 def get_config():
-    config = encodec_small.get_config()
-    config.pretrained = "indep_jax/pretrained/small_none"
+    config = get_base()
+    config.pretrained = "small_none"
     config.steps = 4_800
     config.quantizer.warmup_steps = 0
     return config

@@ -10,11 +10,14 @@ trained with, are what it says. CODEC is the codec of configs/finetune_encodec_3
 codebooks are as many and as large.
 """
 
-from configs import musicgen
+import runpy
+from pathlib import Path
+
+get_base = runpy.run_path(str(Path(__file__).with_name("musicgen.py")))["get_config"]
 
 
 def get_config():
-    config = musicgen.get_config("small")
+    config = get_base("small")
     config.pretrained = ""
     config.steps = 20_000
     config.batch_size = 32

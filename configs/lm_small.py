@@ -7,11 +7,14 @@
 For the tokens of configs/encodec_small.py. `--config.text.encoder=minilm` reads captions.
 """
 
-from configs import musicgen
+import runpy
+from pathlib import Path
+
+get_base = runpy.run_path(str(Path(__file__).with_name("musicgen.py")))["get_config"]
 
 
 def get_config():
-    config = musicgen.get_config("debug")
+    config = get_base("debug")
     config.steps = 2_000
     config.batch_size = 8
     config.data.update(segment_seconds=5.0, workers=0)

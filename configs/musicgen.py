@@ -11,6 +11,8 @@ The published runs: a million steps, 192 segments of 30 s each, on 32 to 96 A100
 
 import ml_collections
 
+from indep_jax.support.errors import UserError
+
 SIZES = dict(
     debug=dict(dim=64, layers=2, heads=4),
     small=dict(dim=1_024, layers=24, heads=16),
@@ -21,7 +23,7 @@ SIZES = dict(
 
 def get_config(size: str = "small") -> ml_collections.ConfigDict:
     if size not in SIZES:
-        raise ValueError(f"configs/musicgen.py:{size}: expected one of {', '.join(SIZES)}")
+        raise UserError(f"size {size}: expected one of {', '.join(SIZES)}")
     shape = SIZES[size]
     return ml_collections.ConfigDict(
         dict(

@@ -6,11 +6,14 @@ A codec trained for so short a time sounds rough: this shows that everything wor
 it gets. Six minutes on two CPU cores.
 """
 
-from configs import encodec_small
+import runpy
+from pathlib import Path
+
+get_base = runpy.run_path(str(Path(__file__).with_name("encodec_small.py")))["get_config"]
 
 
 def get_config():
-    config = encodec_small.get_config()
+    config = get_base()
     config.steps = 550
     config.data.source = "sample:"
     config.quantizer.update(warmup_steps=300, kmeans_batches=16)

@@ -1,8 +1,8 @@
 """Trains a codec or a language model, from a config, in a folder that holds all about the run.
 
-  python -m indep_jax.train --config=configs/encodec_small.py \\
+  python -m indep_jax.train --config=encodec_small \\
       --config.data.source=folder:PATH --workdir=DIR [--config.FIELD=VALUE ...]
-  python -m indep_jax.train --config=configs/lm_small.py --config.codec=CODEC \\
+  python -m indep_jax.train --config=lm_small --config.codec=CODEC \\
       --config.data.source=tokens:TOKENS --workdir=DIR [--config.FIELD=VALUE ...]
 
 The same command again goes on where the run was, to the same numbers; SIGTERM and Ctrl-C save
@@ -20,32 +20,15 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from indep_jax import inference
 from indep_jax.data import tokens
 from indep_jax.hub import encodec, folders, musicgen
-from indep_jax.support import command
+from indep_jax.support import command, configs
 from indep_jax.support.errors import UserError
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.tasks.lm import LMTask
 from indep_jax.training import checkpoints, loop, processes
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration, a .py file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made when it is missing.")
-
-_MAX_STEP = flags.DEFINE_integer(
-    "max_step",
-    None,
-    "Stop after this step, saved, as if interrupted: a common start for the arms of a comparison.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of the first of several processes, or auto."
-)
-_PROCESSES = flags.DEFINE_integer(
-    "processes", None, "How many there are, unless auto.", lower_bound=1
-)
-_PROCESS = flags.DEFINE_integer("process", None, "Which this one is, from 0.", lower_bound=0)
 
 
 def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
@@ -144,19 +127,30 @@ def _inherit_origin(config) -> None:
 
 
 def main():
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    for name, value in dict(config=path, workdir=_WORKDIR.value).items():
-        if not value:
+    options = flags.FLAGS
+    for name in ("config", "workdir"):
+        if not options[name].value:
             raise UserError(f"--{name} is required; --help says how")
-    if not os.path.isfile(path):
-        raise UserError(f"--config={path}: no such file")
-    processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    processes.join(options.coordinator, options.processes, options.process)
     try:
-        train(_CONFIG.value, _WORKDIR.value, max_step=_MAX_STEP.value)
+        train(options.config, options.workdir, max_step=options.max_step)
     except (processes.Stopped, loop.NonFiniteLoss) as end:
         print(f"indep_jax.train: {end}", file=sys.stderr)
         sys.exit(128 + end.signal if isinstance(end, processes.Stopped) else 1)
 
 
 if __name__ == "__main__":
+    configs.define_flag()
+    flags.DEFINE_string("workdir", None, "Folder of the run; made when it is missing.")
+    flags.DEFINE_integer(
+        "max_step",
+        None,
+        "Stop after this step, saved, as if interrupted: a common start for the arms of a "
+        "comparison.",
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT of the first of several processes, or auto."
+    )
+    flags.DEFINE_integer("processes", None, "How many there are, unless auto.", lower_bound=1)
+    flags.DEFINE_integer("process", None, "Which this one is, from 0.", lower_bound=0)
     command.run(main)

@@ -12,9 +12,9 @@ it: at 20 TFLOP/s and 100 GB/s a device (an A100 in float32, half of its links).
 import jax
 from jax.sharding import AbstractMesh, AxisType
 
-from configs import encodec_32khz_mmd
 from indep_jax import independence
 from indep_jax.bench import cost, mmd
+from indep_jax.configs import encodec_32khz_mmd
 from indep_jax.tasks.codec import CodecTask
 
 ITEMS = 8  # of a device, 1 s each

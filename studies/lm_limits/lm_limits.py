@@ -22,7 +22,7 @@ import optax
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from configs import lm_small  # noqa: E402
+from indep_jax.configs import lm_small  # noqa: E402
 from indep_jax.dependence import markov  # noqa: E402
 from indep_jax.lm import model as lm  # noqa: E402
 from indep_jax.lm import patterns  # noqa: E402

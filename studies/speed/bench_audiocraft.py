@@ -24,8 +24,8 @@ import make_audiocraft  # noqa: E402  makes single modules of audiocraft importa
 from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder  # noqa: E402
 from audiocraft.quantization.vq import ResidualVectorQuantizer  # noqa: E402
 
-from configs import encodec_32khz  # noqa: E402
 from indep_jax import bench  # noqa: E402
+from indep_jax.configs import encodec_32khz  # noqa: E402
 from indep_jax.tasks.codec import CodecTask  # noqa: E402
 
 REPEATS = 5

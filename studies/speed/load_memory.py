@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from configs import musicgen as configs
+from indep_jax.configs import musicgen as configs
 from indep_jax.hub import musicgen
 from indep_jax.lm import model as lm
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from configs import encodec_small
+from indep_jax.configs import encodec_small
 from indep_jax.tasks.codec import CodecTask
 
 # The first pattern that an operation's scope matches names its part.

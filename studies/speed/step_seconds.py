@@ -10,9 +10,9 @@ import argparse
 
 import jax
 
-from configs import finetune_encodec_small
-from configs.sweeps import independence
 from indep_jax import bench
+from indep_jax.configs import finetune_encodec_small
+from indep_jax.configs.sweeps import independence
 from indep_jax.train import build
 
 # Shares cost the same.

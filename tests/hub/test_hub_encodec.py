@@ -166,7 +166,7 @@ def test_published_32khz_configuration():
         use_causal_conv=False,
         use_conv_shortcut=False,
     )
-    from configs import encodec_32khz
+    from indep_jax.configs import encodec_32khz
 
     shipped = encodec_32khz.get_config().to_dict()
     del shipped["model"]["init_std"]  # how training begins

@@ -11,8 +11,8 @@ import sys
 import pytest
 from tasks.test_lm_task import make_store, shipped
 
-from configs.sweeps import independence
 from indep_jax import train
+from indep_jax.configs.sweeps import independence
 
 ROOT = pathlib.Path(__file__).parents[2]
 SWEEP = f"--sweep={ROOT}/configs/sweeps/independence.py"
