@@ -1,6 +1,7 @@
 """Hugging Face folders as a whole: where one is, where its weights come from, writing one."""
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ import safetensors.numpy
 
 from indep_jax.support.errors import UserError
 
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that ship
 WEIGHTS = "model.safetensors"
 FILES = ["*.json", "*.safetensors", "README.md"]
 # Of the folders that people keep without the card that says so.
@@ -20,12 +22,28 @@ _PUBLISHED = re.compile(r"facebook/(encodec|musicgen)[-_].*")
 _PUBLISHED_LICENCE = "cc-by-nc-4.0"
 
 
-def locate(path: str | Path) -> Path:
-    """The local folder of a path, or of "hf:NAME", a model of the Hugging Face hub.
+def shipped() -> list[str]:
+    """Return the names of the models that ship with the package."""
+    return sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
 
-    A model of the hub is downloaded, or found in the cache where the hub cannot be reached. Raises
-    ValueError, one line, where neither is possible.
+
+def locate(path: str | Path) -> Path:
+    """Return the local folder of a path, a shipped model's name, or "hf:NAME" of the Hugging Face hub.
+
+    A string that names a folder of indep_jax/pretrained means the model that ships with the package.
+    Where the current folder has an entry of that name too, neither is guessed: "./NAME", or a Path,
+    is the entry. A model of the hub is downloaded, or found in the cache where the hub cannot be
+    reached.
+
+    Raises UserError for a name with two meanings, and for a hub's model that cannot be had.
     """
+    if isinstance(path, str) and path in shipped():
+        if os.path.lexists(path):
+            raise UserError(
+                f"{path}: is here, and also the name of a model that ships with indep_jax: expected "
+                f"./{path} or {PRETRAINED / path}"
+            )
+        return PRETRAINED / path
     name = _hub_name(path)
     if name is None:
         return Path(path)
