@@ -343,38 +343,6 @@ def test_only_a_run_can_be_compared_with_its_start(monkeypatch, folder):
         measure.measure_codec("hub", f"folder:{folder}", "test", untrained=True)
 
 
-def test_mistakes_end_with_one_line_and_code_2(tmp_path):
-    script = tmp_path / "tool.py"
-    script.write_text(
-        "from absl import flags\n"
-        "from indep_jax.support import command\n"
-        "def main():\n"
-        "    kind = flags.FLAGS.kind\n"
-        "    if kind == 'file': open('missing.txt')\n"
-        "    if kind == 'interrupt': raise KeyboardInterrupt\n"
-        "    if kind == 'bug': raise ValueError('two\\nlines')\n"
-        "    if kind == 'value': raise ValueError('field: expected another')\n"
-        "flags.DEFINE_enum('kind', '', ['', 'file', 'interrupt', 'bug', 'value'], 'What.')\n"
-        "command.run(main)\n"
-    )
-
-    def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, script, *arguments], capture_output=True, text=True, cwd=tmp_path
-        )
-        return done.returncode, done.stderr.strip()
-
-    assert run() == (0, "")
-    assert run("--kind=value") == (2, f"{script}: field: expected another")
-    assert run("--kind=file") == (2, f"{script}: missing.txt: no such file or directory")
-    assert run("--kind=interrupt") == (130, f"{script}: interrupted")
-    for wrong in ("--nonsense=1", "--kind=odd", "stray"):
-        code, told = run(wrong)
-        assert code == 2 and "\n" not in told and wrong.strip("-").split("=")[0] in told
-    code, told = run("--kind=bug")
-    assert code == 1 and "Traceback" in told
-
-
 def test_the_command_starts_and_tells_a_mistake(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "indep_jax.measure", "--codec=none", "--source=sample:"]

@@ -10,6 +10,8 @@ import jax
 
 from indep_jax.support import progress
 
+from indep_jax.support.errors import UserError
+
 # Before each call: the threads of OpenMP, which torch's calls are made of, keep a core busy for
 # 0.2 s after their work, and would slow what comes next.
 PAUSE_SECONDS = 0.3
@@ -61,9 +63,9 @@ def compare(
     return rows
 
 
-def missing(error: ImportError) -> ValueError:
-    """What to raise where --against=torch lacks a package."""
-    return ValueError(
+def missing(error: ImportError) -> UserError:
+    """Return what to raise where --against=torch lacks a package."""
+    return UserError(
         f"--against=torch: {error.name} is not installed; pip install 'indep_jax[parity]'"
     )
 

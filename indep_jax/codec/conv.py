@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from indep_jax.signal.stft import at_least_float32
-from indep_jax.support.errors import UserError
 
 _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -220,6 +219,6 @@ def _bias_init(fan_in: int):
 
 def _require_double_stride(kernel_size: int, stride: int):
     if kernel_size != 2 * stride:
-        raise UserError(
+        raise ValueError(
             f"a convolution of stride {stride} needs kernel {2 * stride}, not {kernel_size}"
         )

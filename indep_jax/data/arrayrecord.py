@@ -1,31 +1,47 @@
-"""ArrayRecord shards, read by number."""
+"""ArrayRecord shards: read by number, written with errors that name the file."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
+from collections.abc import Iterator
 
 from array_record.python import array_record_module
 
 
 def read(path: str | os.PathLike, number: int) -> bytes:
-    """A record of a shard. Raises OSError, one line, where it cannot be read."""
+    """Return a record of a shard. Raises OSError, with the path, where it cannot be read."""
     try:
         return bytes(_open(path).read([number])[0])
     except (RuntimeError, ValueError, IndexError) as error:
-        text = " ".join(str(error).split())
-        raise OSError(f"record {number} cannot be read: {text}") from None
+        reason = f"record {number} cannot be read: {' '.join(str(error).split())}"
+        raise OSError(errno.EIO, reason, os.fspath(path)) from None
 
 
 def count(path: str | os.PathLike) -> int:
-    """Records of a shard. Raises OSError, one line, for what is not a whole ArrayRecord file."""
+    """Return how many records a shard has. Raises OSError for an incomplete file."""
     try:
         reader = _open(path)
     except RuntimeError:
         reader = None
     if reader is None or not reader.ok():
-        raise OSError("not a whole ArrayRecord file")
+        raise OSError(errno.EIO, "not a whole ArrayRecord file", os.fspath(path))
     return reader.num_records()
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Raise an OSError with the path of a shard where the library's writer fails.
+
+    It raises RuntimeError for a disk that is full or gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = f"could not be written: {' '.join(str(error).split())}"
+        raise OSError(errno.EIO, reason, os.fspath(path)) from error
 
 
 def _open(path: str | os.PathLike) -> array_record_module.ArrayRecordReader:

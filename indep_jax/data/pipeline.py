@@ -51,7 +51,7 @@ def segments(
       sample_rate: in Hz.
       channels: of the audio.
       max_unreadable: share of the files, above which those that turn out to be unreadable end the
-        run with a ValueError that names them (each process that reads counts its own).
+        run with a UserError that names them (each process that reads counts its own).
       slice_number, slices: which contiguous slice of the batch's rows is read, of how many: see
         `sharding.slice_of_rows`. They must divide `batch_size`.
 

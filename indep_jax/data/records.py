@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from array_record.python import array_record_module
 
-from indep_jax.data import sources, transforms
+from indep_jax.data import arrayrecord, sources, transforms
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import begin_output
@@ -53,7 +53,7 @@ def pack(
     for split in sources.SPLITS[1:]:
         try:
             splits[split] = sources.open_source(source, split).files
-        except ValueError:
+        except UserError:
             continue  # a manifest need not have every split
     counts = {f"{split}_files": len(files) for split, files in splits.items()}
     begin_output(folder / "packed.json", dict(source=source) | sizes | counts)
@@ -74,26 +74,25 @@ def _write_shard(path, files, split, sample_rate, channels, seconds) -> None:
     beside = path.with_name(path.name + ".tmp")
     entries, count = [], 0
     try:
-        writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
-        for file in files:
-            about = dict(origin=file.name, split=split, caption=file.caption)
-            try:
-                for wav, frames in _pieces(file, sample_rate, channels, seconds):
-                    writer.write(wav)
-                    entries.append(dict(record=count, frames=frames) | about)
-                    count += 1
-            except sources.READ_ERRORS as error:
-                entries = [entry for entry in entries if entry["origin"] != file.name]
-                problem = {file.name: sources.describe_error(error)}
-                sources.name_unreadable(f"source {path.name}, packing", problem)
-        writer.close()
+        with arrayrecord.naming(path):
+            writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
+            for file in files:
+                about = dict(origin=file.name, split=split, caption=file.caption)
+                try:
+                    for wav, frames in _pieces(file, sample_rate, channels, seconds):
+                        writer.write(wav)
+                        entries.append(dict(record=count, frames=frames) | about)
+                        count += 1
+                except sources.READ_ERRORS as error:
+                    entries = [entry for entry in entries if entry["origin"] != file.name]
+                    problem = {file.name: sources.describe_error(error)}
+                    sources.name_unreadable(f"source {path.name}, packing", problem)
+            writer.close()
         beside.replace(path)
         # Written last: a shard without its index is not complete.
         index = dict(sample_rate=sample_rate, channels=channels, records=entries)
         beside.write_text(json.dumps(index, indent=0), encoding="utf-8")
         beside.replace(sources.index_path(path))
-    except RuntimeError as error:  # array_record's, for a disk that is full or gone
-        raise OSError(f"{path} could not be written: {' '.join(str(error).split())}") from error
     finally:
         beside.unlink(missing_ok=True)
 

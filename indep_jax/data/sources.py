@@ -394,6 +394,8 @@ def describe_error(error: Exception) -> str:
     """The error in one line, without the path, which soundfile puts before the cause."""
     if isinstance(error, soundfile.LibsndfileError):
         return error.error_string.rstrip(".")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 

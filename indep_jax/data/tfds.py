@@ -119,7 +119,7 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
             try:
                 numbers = range(arrayrecord.count(path))
             except OSError as error:
-                raise UserError(f"{path}: {error}") from None
+                raise UserError(f"{path}: {error.strerror}") from None
             for number in progress.each(numbers, f"index {path.name}"):
                 record, loudest = _look(path, number, audio, sample_rate)
                 records[split].append(record)
@@ -198,13 +198,13 @@ def _parse(content: bytes) -> Any:
     try:
         return tf_example_pb2.Example.FromString(content).features.feature
     except Exception as error:  # protobuf's DecodeError, whose module depends on its version
-        raise UserError(f"not a tf.train.Example ({error})") from None
+        raise ValueError(f"not a tf.train.Example ({error})") from None
 
 
 def _samples(features: Any, audio: Format) -> np.ndarray | bytes:
     """The samples [time, channels] of a record, or the audio file that it holds."""
     if audio.feature not in features:
-        raise UserError(f"has no feature {audio.feature!r}")
+        raise ValueError(f"has no feature {audio.feature!r}")
     feature = features[audio.feature]
     if audio.encoding == "none":
         kind = "float_list" if feature.HasField("float_list") else "int64_list"

@@ -56,18 +56,19 @@ def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
     entries = []
     try:
         # Groups of one record: a reader that wants one reads no other.
-        writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
+        with arrayrecord.naming(path):
+            writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
         for item in items:
             record = item._asdict() | dict(name=os.fsencode(item.name))
-            writer.write(serialization.msgpack_serialize(record))
+            with arrayrecord.naming(path):
+                writer.write(serialization.msgpack_serialize(record))
             about = item._asdict() | dict(frames=len(item.codes))
             entries.append({k: v for k, v in about.items() if k not in ("codes", "scales")})
-        writer.close()
+        with arrayrecord.naming(path):
+            writer.close()
         beside.replace(path)
         beside.write_text(json.dumps(dict(records=entries), indent=0), encoding="utf-8")
         beside.replace(index_path(path))
-    except RuntimeError as error:  # array_record's, for a disk that is full or gone
-        raise OSError(f"{path} could not be written: {' '.join(str(error).split())}") from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -205,7 +205,7 @@ def change(before: MutualInformation, after: MutualInformation) -> tuple[np.ndar
     """Change of the mean over pairs, bits [lags], and its jackknife interval [lags, 2].
 
     Of two codecs measured on the same files: what the files have in common cancels, so the
-    interval is narrower than the two intervals suggest. ValueError for other files or lags.
+    interval is narrower than the two intervals suggest. UserError for other files or lags.
     """
     if before.lags != after.lags or before.files != after.files:
         raise UserError("change: expected two measurements of the same files at the same lags")

@@ -150,7 +150,7 @@ def change(before: TotalCorrelation, after: TotalCorrelation) -> tuple[float, np
     """Change of the conditional total correlation, bits per frame, and its jackknife interval [2].
 
     Of two codecs measured with one seed on the same files: what the held-out files have in common
-    cancels. The interval does not hold the variance of the training. ValueError for other patterns
+    cancels. The interval does not hold the variance of the training. UserError for other patterns
     or files.
     """
     if (before.pattern, before.held_out_files) != (after.pattern, after.held_out_files):

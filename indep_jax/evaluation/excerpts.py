@@ -10,6 +10,7 @@ from indep_jax.dependence import mutual_information as estimate
 from indep_jax.evaluation import frechet, musicnn, reconstruction
 from indep_jax.report import page as report
 from indep_jax.support import progress
+from indep_jax.support.errors import UserError
 
 BATCH = 4
 LISTEN = 6  # excerpts on the page
@@ -48,7 +49,7 @@ def mean_frames(source: str, split: str, codec, seconds: float) -> tuple[str, li
     """The mean log-mel frames of a source's training split, or where it has none of `split`."""
     try:
         files = sources.open_source(source, "train")
-    except ValueError:
+    except UserError:
         files = sources.open_source(source, split)
     train = pipeline.excerpts(
         files,

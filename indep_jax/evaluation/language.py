@@ -49,7 +49,7 @@ def evaluate(
     The segments are as long as those that it was trained on, and the same for every model of that
     length. `seconds` is of the music that it writes: to the captions of the split where it reads
     texts; `pieces` of it, where there are any, are compared with as much of the split. Raises
-    ValueError, one line, for tokens of another codec.
+    UserError, one line, for tokens of another codec.
     """
     if store.info["codec"] != lm.codec.fingerprint:
         raise UserError(

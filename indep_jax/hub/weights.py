@@ -98,7 +98,7 @@ def read_tensors(
     """The tensors of model.safetensors, or of the files that model.safetensors.index.json lists.
 
     Only those whose name, after the prefix, `has_counterpart` accepts; by that name. Raises
-    ValueError, one line, for files that are missing or damaged, and for weights in a pickle, which
+    UserError, one line, for files that are missing or damaged, and for weights in a pickle, which
     is never opened.
     """
     path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"

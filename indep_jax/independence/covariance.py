@@ -31,7 +31,7 @@ def covariance(
     Variance: O(1/(dim n)^2) at independence, O(1/n) elsewhere; values may be below 0.
     Cost: O(n codebooks^2 dim^2) time and O(n) memory; with segments O(n^2 codebooks dim) time and
     O(n) memory. 0 if no pair of rows is left. Without segments sharded rows need no ring: sums over
-    rows are all the communication. ValueError for `diagonal` with `segments`.
+    rows are all the communication. UserError for `diagonal` with `segments`.
     """
     if diagonal and segments is not None:
         raise UserError("covariance: the V-statistic (diagonal) cannot leave out pairs of segments")

@@ -53,7 +53,7 @@ def dhsic(
     O(n + block^2) memory.
 
     Rows without a partner take no part; 0 if no pair is left. Reverse-mode derivatives, once.
-    ValueError for `diagonal` with `segments`.
+    UserError for `diagonal` with `segments`.
     """
     if diagonal and segments is not None:
         raise UserError("dhsic: the V-statistic (diagonal) cannot leave out pairs of segments")

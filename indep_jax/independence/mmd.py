@@ -52,7 +52,7 @@ def permutation_mmd(
     Cost: three passes over pairs (xx and yy at half price, by symmetry), O(n^2 codebooks dim)
     time, O(n + block^2) memory.
 
-    ValueError for any two of `published`, `diagonal` and `segments`, and for `published` with fewer
+    UserError for any two of `published`, `diagonal` and `segments`, and for `published` with fewer
     than two clips, or on rows without `batch`.
     """
     if published and segments is not None:

@@ -33,7 +33,7 @@ def bandwidths(rule, rows_NxKxD, segments=None):
     pairs of one segment are left out where segments [n] are given (unless no other pair exists).
     Where half of the pairs coincide the mean stands in for the median. "median_shared": the same
     of the concatenated vectors, one bandwidth for all codebooks. An array [components] or
-    [components, codebooks] of positive numbers is taken as it is. ValueError for other names.
+    [components, codebooks] of positive numbers is taken as it is. UserError for other names.
     """
     n, codebooks, _ = rows_NxKxD.shape
     dtype = jnp.promote_types(rows_NxKxD.dtype, jnp.float32)

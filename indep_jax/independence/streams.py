@@ -18,7 +18,7 @@ def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
     """Delay of each codebook, in frames, of a language model's code pattern.
 
     "parallel" is no delay, "delay" is MusicGen's 0, 1, ..., codebooks - 1; a sequence gives the
-    delays themselves. ValueError for other names, a wrong length or a negative delay.
+    delays themselves. UserError for other names, a wrong length or a negative delay.
     """
     if pattern == "parallel":
         return (0,) * codebooks
@@ -38,7 +38,7 @@ def align(streams_BxTxKxD, pattern: str | Sequence[int]):
     pattern: a name or the delays themselves, see `delays`. Output frame i holds stream k of frame
     i + max(delays) - delays[k], so that codebooks predicted at the same decoding step share a row:
     [batch, time - max(delays), codebooks, dim],
-    exactly the frames that every codebook has. ValueError when none is left.
+    exactly the frames that every codebook has. UserError when none is left.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
     _, time, codebooks, _ = streams_BxTxKxD.shape
@@ -65,7 +65,7 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     variance. Gradients flow through the fit. With fewer rows than past * codebooks * dim it is the
     ridge that keeps the residuals from zero. `active`: how many leading codebooks there are, the
     others are neither predictors nor left (see `dhsic`). Cost: O(rows (past codebooks dim)^2) and a
-    Cholesky factorisation. ValueError unless 1 <= past < time and ridge > 0.
+    Cholesky factorisation. UserError unless 1 <= past < time and ridge > 0.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
     _, time, codebooks, dim = streams_BxTxKxD.shape

@@ -441,7 +441,7 @@ def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> Loade
 
 
 def read_config(path: Path, task: str = "codec") -> dict:
-    """The config of a workdir or Hugging Face folder; ValueError where it is not of a `task`."""
+    """The config of a workdir or Hugging Face folder; UserError where it is not of a `task`."""
     kind = dict(codec="EnCodec", lm="MusicGen")[task]
     expected = f"expected a workdir of indep_jax.train or a Hugging Face {kind} folder"
     if not path.is_dir():

@@ -58,7 +58,7 @@ class LoadedLM:
             long as the model sees at once. options: temperature, top_k, top_p (lm/sampling.py).
 
         More than the model was trained on is generated in windows that overlap by half. Raises
-        ValueError, one line, for texts where the model has none, and for what does not fit.
+        UserError, one line, for texts where the model has none, and for what does not fit.
         """
         rate = self.codec.frame_rate
         text = {}

@@ -19,7 +19,7 @@ from indep_jax.support.errors import UserError
 def delay(frames: int, codebooks: int, delays: Sequence[int] | None = None) -> np.ndarray:
     """Codebook k is delays[k] steps late: frames + max(delays) steps.
 
-    Without `delays`, MusicGen's 0, 1, ..., codebooks - 1. ValueError for another number of them
+    Without `delays`, MusicGen's 0, 1, ..., codebooks - 1. UserError for another number of them
     than codebooks, and for a negative one.
     """
     delays = np.arange(codebooks) if delays is None else np.asarray(delays)
@@ -37,7 +37,7 @@ def parallel(frames: int, codebooks: int) -> np.ndarray:
 def stereo_delay(frames: int, codebooks: int) -> np.ndarray:
     """Left and right channel share their delays: 0, 0, 1, 1, ... (MusicGen stereo).
 
-    Codebooks alternate between the channels: left 0, right 0, left 1, right 1, ... ValueError for
+    Codebooks alternate between the channels: left 0, right 0, left 1, right 1, ... UserError for
     an odd number of them.
     """
     if codebooks % 2:
@@ -95,7 +95,7 @@ def inverse(schedule_SxK: np.ndarray) -> np.ndarray:
     found = np.full((schedule_SxK.max() + 1, schedule_SxK.shape[1]), -1, np.int32)
     found[frames, codebooks] = steps
     if np.count_nonzero(found >= 0) != len(steps):
-        raise UserError("schedule: a code is emitted twice")
+        raise ValueError("schedule: a code is emitted twice")
     return found
 
 
@@ -108,7 +108,7 @@ def build(codes_BxTxK, schedule_SxK: np.ndarray, special: int):
     """
     chex.assert_rank(codes_BxTxK, 3)
     if schedule_SxK.max() >= codes_BxTxK.shape[1] or schedule_SxK.shape[1] != codes_BxTxK.shape[2]:
-        raise UserError(
+        raise ValueError(
             f"codes: expected {schedule_SxK.max() + 1} frames of {schedule_SxK.shape[1]} "
             f"codebooks, not {list(codes_BxTxK.shape[1:])}"
         )

@@ -4,8 +4,6 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
-from indep_jax.support.errors import UserError
-
 
 def hann_window(n: int) -> np.ndarray:
     """Periodic Hann window, float64 [n] (as torch.hann_window and scipy with sym=False)."""
@@ -25,11 +23,11 @@ def frame(x_BxT, size: int, hop: int):
     """
     chex.assert_rank(x_BxT, 2)
     if size % hop:
-        raise UserError(f"hop {hop} must divide the frame size {size}")
+        raise ValueError(f"hop {hop} must divide the frame size {size}")
     overlap = size // hop
     frames = 1 + (x_BxT.shape[1] - size) // hop
     if frames < 1:
-        raise UserError(f"{x_BxT.shape[1]} samples are fewer than one frame of {size}")
+        raise ValueError(f"{x_BxT.shape[1]} samples are fewer than one frame of {size}")
     blocks = x_BxT[:, : (frames + overlap - 1) * hop].reshape(x_BxT.shape[0], -1, hop)
     return jnp.concatenate([blocks[:, i : i + frames] for i in range(overlap)], axis=-1)
 

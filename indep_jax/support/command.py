@@ -1,16 +1,21 @@
-"""How the commands start: flags parsed, compiled programs kept, a user's mistake told in one line,
-exit codes."""
+"""Start and end of every command: flags, one-line errors, exit codes, the cache of programs."""
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 
+from indep_jax.support.errors import UserError
+
 PROGRAMS_BYTES = 4 << 30  # that compiled programs may take on disk; the least used go first
+
+# Errors of writing that come without a file's name: full, over quota, read-only, too large,
+# broken, and the reader at the other end of a pipe gone.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EPIPE)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -18,21 +23,23 @@ class _Terminated(KeyboardInterrupt):
 
 
 def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
-    """Parses the absl flags, calls `main()` and exits.
+    """Parse the absl flags, call `main()` and exit.
 
-    With `choices`, one argument that is no flag is required, one of them, and given to `main`.
+    With `choices`, one argument that is not a flag is required, one of them, and given to `main`.
 
-    Exit code 0; 2 for a user's mistake (a bad flag, or a ValueError or OSError of one line, which
-    by the rule of this package is what a mistake raises), told on stderr as "module: message";
-    130 when interrupted, 143 when terminated. An error of several lines is a bug and keeps its traceback;
-    `--verbosity=1` shows that of a mistake as well. Log lines under a warning, such as Orbax's, are
-    left out unless `--verbosity` asks for them.
+    Exit code 0, also after --help. 2 for what the user can mend, printed to stderr in one line as
+    "module: message": a bad flag, a UserError, or an OSError that names a file or says that the
+    disk failed. 130 when interrupted, 143 when terminated. 1 for everything else: it keeps its
+    traceback, whose last line says that this is a bug of the package. `--verbosity=1` shows the
+    traceback of a user's error as well. Log lines below warnings, such as Orbax's, are left out
+    unless `--verbosity` asks for them.
 
     Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's cache folder,
-    so that the same command compiles once.
+    so that the same command compiles once. Nothing here imports JAX: a `main` that imports what it
+    needs itself answers --help at once.
     """
     spec = sys.modules["__main__"].__spec__
-    name = spec.name if spec else sys.argv[0]
+    name = spec.name.removesuffix(".__main__") if spec else sys.argv[0]
 
     def fail(message: str):
         print(f"{name}: {message}", file=sys.stderr)
@@ -41,11 +48,11 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
     def parse(argv: Sequence[str]) -> Sequence[str]:
         try:
             arguments = flags.FLAGS(argv)[1:]
-        except (flags.Error, KeyError) as error:
-            # ml_collections raises KeyError for a config field that is not there; its str() is
-            # quoted.
-            message = error.args[0] if isinstance(error, KeyError) else error
-            fail(" ".join(str(message).split()))
+        except SystemExit:
+            sys.exit()  # --help, which absl ends with 1
+        except (flags.Error, LookupError, AttributeError, TypeError, ValueError) as error:
+            # Besides flags.Error, what ml_collections raises for a config's field that cannot be.
+            fail(_one_line(error.args[0] if isinstance(error, KeyError) else error))
         if flags.FLAGS["verbosity"].using_default_value:
             flags.FLAGS.verbosity = logging.WARNING  # as a value: absl turns a default into INFO
         if choices and (len(arguments) != 1 or arguments[0] not in choices):
@@ -63,9 +70,10 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
             terminated = isinstance(error, _Terminated)
             print(f"{name}: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
             sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
-        except (ValueError, OSError) as error:
-            message = _one_line(error)
-            if "\n" in message:
+        except Exception as error:
+            message = _user_message(error)
+            if message is None:
+                error.add_note(f"{name}: this is a bug of indep_jax; please report the lines above")
                 raise
             logging.debug("where it was raised", exc_info=True)
             fail(message)
@@ -78,13 +86,35 @@ def _terminate(number, frame) -> None:
 
 
 def _keep_programs() -> None:
-    if jax.config.jax_compilation_cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "indep_jax"))
-        jax.config.update("jax_compilation_cache_max_size", PROGRAMS_BYTES)
+    """Set JAX's cache of compiled programs, whether JAX is imported already or later."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    settings = dict(
+        jax_compilation_cache_dir=str(Path(home) / "indep_jax"),
+        jax_compilation_cache_max_size=PROGRAMS_BYTES,
+    )
+    for setting, value in settings.items():
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update(setting, value)
+        else:
+            os.environ[setting.upper()] = str(value)
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {(error.strerror or type(error).__name__).lower()}"
-    return str(error) or type(error).__name__
+def _user_message(error: Exception) -> str | None:
+    """The line for what the user can mend; None for a bug."""
+    if isinstance(error, UserError):
+        return _one_line(error)
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _DISK):
+        # Of a renaming that failed, the target is what the user has named.
+        path = error.filename if error.filename2 is None else error.filename2
+        path = os.fsdecode(path) if isinstance(path, bytes) else path
+        reason = error.strerror or type(error).__name__
+        reason = reason[:1].lower() + reason[1:]
+        return _one_line(reason if path is None else f"{path}: {reason}")
+    return None
+
+
+def _one_line(error: Exception | str) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(filter(None, lines)) or type(error).__name__

@@ -133,7 +133,7 @@ def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditio
             if wanted <= set(found.texts):
                 return
             wanted |= set(found.texts)
-    except ValueError:
+    except UserError:
         pass  # there are none yet
     texts = sorted(wanted)
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ class Stored:
             ends = np.cumsum([0, *info["lengths"]])
             self._rows = np.load(path.with_name(STATES), mmap_mode="r")
             if self._rows.shape != (ends[-1], self.dim):
-                raise UserError
+                raise ValueError
         except OSError as error:
             raise UserError(f"{error.filename}: {(error.strerror or '').lower()}") from None
         except (ValueError, KeyError, TypeError, EOFError):

@@ -105,7 +105,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:
         """Starts an asynchronous save; the state may be donated as soon as this returns.
 
-        Raises OSError, one line, when this save or the one before it could not be written.
+        Raises OSError, with the folder, when this save or the one before it could not be written.
         """
         with self._naming_failures():
             # The save before must be over: its seal asks for its step.
@@ -156,10 +156,11 @@ class Checkpoints:
             reason = " ".join(str(error).split())
             if len(reason) > 300:
                 reason = f"{reason[:300]}..."
-            raise OSError(
-                f"{self._directory}: the checkpoint of step {self._saving} could not be written, "
-                f"earlier ones are intact: {reason or type(error).__name__}"
-            ) from error
+            reason = (
+                f"the checkpoint of step {self._saving} could not be written, earlier ones are "
+                f"intact: {reason or type(error).__name__}"
+            )
+            raise OSError(errno.EIO, reason, str(self._directory)) from error
 
 
 def write_manifest(folder: pathlib.Path) -> None:

@@ -101,7 +101,7 @@ def run(
                 saved.close()
     except OSError as error:
         if error.strerror and not error.filename:  # a write, which does not say where
-            raise OSError(f"{workdir}: {error.strerror.lower()}") from error
+            raise OSError(error.errno, error.strerror, os.fspath(workdir)) from error
         raise
     finally:
         lock.release()
