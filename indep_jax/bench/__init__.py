@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 
 from indep_jax.support import progress
-
 from indep_jax.support.errors import UserError
 
 # Before each call: the threads of OpenMP, which torch's calls are made of, keep a core busy for
