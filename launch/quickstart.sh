@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 OUTPUT=${OUTPUT:-runs/quickstart}
 # Large arrays in huge pages: glibc then has less to ask of the system.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-source launch/install.sh '[text]'
+source launch/install.sh ''
 
 python -m indep_jax.train --config=configs/quickstart.py --workdir="$OUTPUT" "$@"
 # Of all clips, not of the held-out ones alone: three clips are too few to measure dependence on.

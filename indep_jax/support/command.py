@@ -5,11 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import app, flags, logging
 
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import cache_folder
 
 PROGRAMS_BYTES = 4 << 30  # that compiled programs may take on disk; the least used go first
 
@@ -89,9 +89,8 @@ def _keep_programs() -> None:
     """Set JAX's cache of compiled programs, whether JAX is imported already or later."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     settings = dict(
-        jax_compilation_cache_dir=str(Path(home) / "indep_jax"),
+        jax_compilation_cache_dir=str(cache_folder()),
         jax_compilation_cache_max_size=PROGRAMS_BYTES,
     )
     for setting, value in settings.items():

@@ -13,6 +13,12 @@ from typing import Any
 from indep_jax.support.errors import UserError
 
 
+def cache_folder() -> pathlib.Path:
+    """Return this package's folder in the user's cache, $XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "indep_jax"
+
+
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file, and its folder, so that nobody ever sees half of it: beside, then renamed."""
     path = pathlib.Path(path)

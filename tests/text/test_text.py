@@ -13,6 +13,7 @@ from golden import text_cases
 from indep_jax.hub import minilm as hub_minilm
 from indep_jax.hub import t5 as hub_t5
 from indep_jax.inference import load_text
+from indep_jax.support.errors import UserError
 from indep_jax.text import conditioner
 from indep_jax.text.t5 import relative_buckets
 
@@ -269,6 +270,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     message = r"^[^\n]*pickle \(.bin\), which is never opened; [^\n]*save_pretrained"
     with pytest.raises(ValueError, match=message):
         load_text(tmp_path)
-    monkeypatch.setattr(hub_minilm.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install indep_jax\[text\]"):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    message = rf"^text encoder minilm: no {tmp_path}/indep_jax/minilm-[^\n]*fetch_minilm$"
+    with pytest.raises(UserError, match=message):
         load_text("minilm")
