@@ -14,7 +14,8 @@ def load_text(path: str | Path, max_tokens: int = 64) -> Conditioner:
 
     `path` is a Hugging Face folder of T5, of a BertModel or of a MusicGen that has one of them
     (config.json, model.safetensors, tokenizer.json), or "minilm", all-MiniLM-L6-v2 as
-    indep_jax.text.fetch_minilm fetches it. "hf:NAME" is a model of the Hugging Face hub. Texts are cut to `max_tokens`.
+    indep_jax.text.fetch_minilm fetches it. "hf:NAME" is a model of the Hugging Face hub. Texts are
+    cut to `max_tokens`.
 
     Raises UserError, one line that names the path or command and what was expected.
     """
