@@ -16,7 +16,6 @@ name, as indep_jax.measure --codes reads.
 import json
 import os
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -24,9 +23,10 @@ from absl import flags
 
 from indep_jax import inference
 from indep_jax.codec.model import Encoded
-from indep_jax.data import sources, tokens, transforms
+from indep_jax.data import sources, tokens
 from indep_jax.hub import tokenizers
-from indep_jax.support import command, progress
+from indep_jax.inference.encode_files import codes_by_origin, encode_files, music_bar
+from indep_jax.support import command
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import begin_output
 
@@ -63,14 +63,24 @@ def encode(
     )
     begin_output(folder / tokens.INFO, info)
     errors: dict[str, str] = {}
-    with _progress(source.seconds, "encode") as bar:
+    with music_bar(source.seconds, "encode") as bar:
         for number, files in enumerate(shards):
             path = tokens.shard_path(folder, number, len(shards))
             if tokens.index_path(path).exists() and path.exists():
                 bar.update(sum(file.seconds for file in files))
                 continue
-            items = _encode_files(codec, source, files, errors, max_unreadable, bar)
-            tokens.write_shard(path, items)
+            items = encode_files(
+                codec,
+                source,
+                files,
+                errors=errors,
+                max_unreadable=max_unreadable,
+                advance=bar.update,
+            )
+            small = np.uint16 if codec.codebook_size <= 2**16 else np.int32
+            tokens.write_shard(
+                path, (item._replace(codes=item.codes.astype(small)) for item in items)
+            )
     return info
 
 
@@ -84,36 +94,6 @@ def _shards(source: sources.AudioSource, seconds: float) -> list[list[sources.Au
     return shards
 
 
-def _encode_files(codec, source, files, errors, max_unreadable, bar) -> Iterator[tokens.Tokens]:
-    rate, small = codec.sample_rate, codec.codebook_size <= 2**16
-    for file in files:
-
-        def read(start, count, file=file):
-            return transforms.read_segment(file, start / rate, count / rate, rate, codec.channels)
-
-        length = transforms.resampled_frames(file, rate)
-        blocks, done = [], 0.0
-        try:
-            for block in codec.encode_long(read, length) if length else ():
-                blocks.append(
-                    block._replace(codes=block.codes.astype(np.uint16 if small else np.int32))
-                )
-                step = min(block.length / rate, file.seconds - done)
-                bar.update(step)
-                done += step
-        except sources.READ_ERRORS as error:
-            errors[file.name] = sources.describe_error(error)
-            sources.check_unreadable(source.source, errors, len(source.files), max_unreadable)
-            sources.name_unreadable(f"source {source.source}, reading", errors)
-            blocks = []
-        bar.update(file.seconds - done)
-        if blocks:
-            codes = np.concatenate([block.codes for block in blocks])
-            levels = [block.scales for block in blocks if block.scales is not None]
-            scales = np.concatenate(levels) if levels else None
-            yield tokens.Tokens(file.name, file.split, file.caption, length, codes, scales)
-
-
 def encode_codes(
     tokenizer, source: sources.AudioSource, output: str, max_unreadable: float = 0.1
 ) -> int:
@@ -122,11 +102,8 @@ def encode_codes(
     Returns how many there are. Raises UserError as `encode` does for files that break.
     """
     path = pathlib.Path(output)
-    with _progress(source.seconds, "encode") as bar:
-        items = _encode_files(tokenizer, source, source.files, {}, max_unreadable, bar)
-        codes = {sources.printable(item.name): item.codes.astype(np.int32) for item in items}
-    if not codes:
-        raise UserError(f"source {source.source}: no file of split {source.split} gave any codes")
+    found = codes_by_origin(tokenizer, source, max_unreadable=max_unreadable)
+    codes = {sources.printable(name): codes_TxK for name, codes_TxK in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".tmp")
     try:
@@ -152,7 +129,7 @@ def decode(codec, store: tokens.Store, output: str) -> int:
         folder / "decoded.json", {key: store.info[key] for key in ("codec", "source", "split")}
     )
     written = 0
-    with _progress(store.info["seconds"], "decode") as bar:
+    with music_bar(store.info["seconds"], "decode") as bar:
         for index in range(len(store)):
             item = store[index]
             path = (folder / (item.name + ".wav")).resolve()
@@ -182,12 +159,6 @@ def decode(codec, store: tokens.Store, output: str) -> int:
             beside.replace(path)
             written += 1
     return written
-
-
-def _progress(seconds: float, what: str):
-    """A bar in seconds of music; its rate says how many times faster than real time."""
-    layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-    return progress.bar(seconds, what, unit="s of music", layout=layout)
 
 
 def main() -> None:

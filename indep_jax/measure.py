@@ -51,6 +51,7 @@ from absl import flags
 from indep_jax import inference
 from indep_jax.data import sources
 from indep_jax.dependence import measure as dependence
+from indep_jax.inference.encode_files import codes_by_origin
 from indep_jax.report import page as report
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
@@ -81,7 +82,7 @@ def measure_codec(
     return [
         dependence.measure(
             label,
-            dependence.encode_files(codec, files, label),
+            list(codes_by_origin(codec, files, label).values()),
             [codec.codebook_size] * codec.codebooks,
             codec.code_vectors if whole else None,
             whole=whole,

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 import soundfile
-from inference.test_streaming import make_codec, music
+from support.codec_cases import make_codec, music
 from tasks.test_lm_task import shipped
 
 from indep_jax import encode, evaluate, generate, inference, train

@@ -2,22 +2,17 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from indep_jax.data import sources, transforms
 from indep_jax.dependence import mutual_information as estimate
 from indep_jax.dependence import permutation_test as significance
 from indep_jax.dependence import total_correlation as total_correlation_lib
 from indep_jax.report import dependence as dependence_figures
 from indep_jax.report import page as report_lib
-from indep_jax.support import progress
-from indep_jax.support.errors import UserError
 
-WINDOW_SECONDS = 10
-BATCH = 4
 LAGS = (0, "delay")
 CURVE = tuple(lag for lag in range(-8, 9) if lag)
 PATTERNS = ("parallel", "delay")
@@ -89,62 +84,6 @@ def measure(
             for pattern in PATTERNS
         ),
     )
-
-
-def encode_files(codec, source: sources.AudioSource, label: str = "") -> list[np.ndarray]:
-    """int32 codes [frames, codebooks] of every file of a source, whole, in its order (of every
-    origin, where the source holds pieces).
-
-    Files are encoded in windows of 10 s, so that one compiled program and a bounded memory serve
-    all lengths: the frames next to a window's ends do not see beyond it. A file that turns out to
-    be unreadable is named on stderr and left out, as is one shorter than a frame.
-    """
-    window = round(WINDOW_SECONDS * codec.frame_rate)
-    frames = [int(file.seconds * codec.frame_rate) for file in source.files]
-    codes: list[list[np.ndarray]] = [[] for _ in source.files]
-    broken = set()
-
-    def windows() -> Iterator[tuple[int, np.ndarray]]:
-        for number, file in enumerate(source.files):
-            for start in range(0, frames[number], window):
-                place = start / codec.frame_rate, window / codec.frame_rate
-                try:
-                    yield (
-                        number,
-                        transforms.read_segment(file, *place, codec.sample_rate, codec.channels),
-                    )
-                except sources.READ_ERRORS as error:
-                    problem = {file.name: sources.describe_error(error)}
-                    sources.name_unreadable(f"source {source.source}, reading", problem)
-                    broken.add(number)
-                    break
-
-    def encode(batch: list[tuple[int, np.ndarray]]) -> None:
-        waves = [wave for _, wave in batch]
-        waves += waves[-1:] * (BATCH - len(waves))  # one shape, one compilation
-        encoded = np.asarray(codec.encode(np.stack(waves)).codes)
-        for (number, _), item in zip(batch, encoded):
-            codes[number].append(item)
-
-    total = sum(-(-count // window) for count in frames)
-    batch = []
-    with progress.bar(total, f"encode {label}".strip(), unit="windows") as bar:
-        for item in windows():
-            batch.append(item)
-            bar.update()
-            if len(batch) == BATCH:
-                encode(batch)
-                batch = []
-        if batch:
-            encode(batch)
-    whole: dict[int, list[np.ndarray]] = {}
-    for number, origin in enumerate(source.origins):
-        if codes[number] and number not in broken:
-            piece = np.concatenate(codes[number])[: frames[number]]
-            whole.setdefault(origin, []).append(piece)
-    if not whole:
-        raise UserError(f"source {source.source}: no file of split {source.split} has a frame")
-    return [np.concatenate(pieces) for pieces in whole.values()]
 
 
 def record(measured: Sequence[Dependence]) -> dict:

@@ -32,6 +32,7 @@ from indep_jax.dependence import measure as dependence
 from indep_jax.dependence import mutual_information as estimate
 from indep_jax.dependence import total_correlation
 from indep_jax.evaluation import excerpts
+from indep_jax.inference.encode_files import codes_by_origin
 from indep_jax.report import page as report
 from indep_jax.training import checkpoints
 
@@ -83,8 +84,8 @@ def measured(codec, name: str, source: str, split: str) -> dict:
     """What a point says of a codec on one split."""
     found = excerpts.evaluate(codec, name, source, split, items=40, seconds=10.0).metrics
     files = beginnings(sources.open_source(source, split), FILE_SECONDS)
-    codes = dependence.encode_files(codec, files, name)
-    result = dependence.measure(name, codes, [codec.codebook_size] * codec.codebooks)
+    codes = codes_by_origin(codec, files, name)
+    result = dependence.measure(name, list(codes.values()), [codec.codebook_size] * codec.codebooks)
     information = result.information
     return dict(
         si_snr_db=found["si_snr_db"],
@@ -108,8 +109,9 @@ def add_total_correlation(workdir: Path, source: str) -> None:
     """Adds to a point what predicting its codes side by side costs."""
     codec = inference.load_codec(workdir)
     files = beginnings(sources.open_source(source, "test"), FIRST_SECONDS)
+    codes = codes_by_origin(codec, files, workdir.name)
     (cost,) = total_correlation.total_correlation(
-        dependence.encode_files(codec, files, workdir.name),
+        list(codes.values()),
         sizes=[codec.codebook_size] * codec.codebooks,
         shares=(1.0,),
         width=64,
