@@ -10,7 +10,6 @@ comment `<!-- parsed only -->`.
 import ast
 import configparser
 import json
-import os
 import pathlib
 import re
 import shutil

@@ -5,17 +5,17 @@ import jax.numpy as jnp
 
 
 def init(names) -> dict:
-    """Moving sums of the gradient norms, by loss, and of their weights."""
+    """Return zero moving sums of the gradient norms, by loss, and of their weights."""
     return dict(norms={name: jnp.zeros(()) for name in names}, weight=jnp.zeros(()))
 
 
 def combine(state: dict, gradients: dict, weights: dict, *, decay: float, total_norm: float = 1.0):
-    """Joins the gradients of several losses at one array so that each counts by its weight.
+    """Combine the gradients of several losses at one array so that each counts by its weight.
 
     gradients: by loss name, d loss / d y for y [batch, ...].
     Each is divided by the moving average of its norm per batch item (mean over items of the L2
     norm of an item's gradient) and multiplied by total_norm * weight / sum of weights.
-    Returns (state, joined gradient, the averaged norms by name).
+    Returns (state, combined gradient, the averaged norms by name).
     """
     norms = {
         name: jnp.mean(jnp.sqrt(jnp.sum(jnp.square(g), axis=tuple(range(1, g.ndim)))))

@@ -16,7 +16,7 @@ _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def pad(x_BxTxC, left: int, right: int, mode: str):
-    """Pads time; `mode` is constant (zeros) or reflect.
+    """Pad time; `mode` is constant (zeros) or reflect.
 
     A reflection longer than the signal first extends the signal with zeros and drops the surplus
     afterwards, as EnCodec does for very short inputs.
@@ -30,13 +30,13 @@ def pad(x_BxTxC, left: int, right: int, mode: str):
 
 
 def convolve(x_BxTxC, kernel_KxCxF, dilation: int = 1):
-    """Valid cross-correlation over time; output [batch, time - dilation * (K - 1), F]."""
+    """Return the valid cross-correlation over time, [batch, time - dilation * (K - 1), F]."""
     taps, channels, features = kernel_KxCxF.shape
     time = x_BxTxC.shape[1] - dilation * (taps - 1)
-    # Two cases in which XLA on CPU is slow with a convolution, and accelerators do not mind.
+    # Two cases in which XLA on CPU is slow with a convolution; accelerators are indifferent.
     if channels == 1 or time < channels:
         shifted = [x_BxTxC[:, i * dilation : i * dilation + time] for i in range(taps)]
-        if channels == 1:  # ten times as long as one matrix product on shifted copies
+        if channels == 1:  # a convolution takes ten times as long as this matrix product
             return jnp.concatenate(shifted, axis=-1) @ kernel_KxCxF.reshape(taps, features)
         # The kernel is larger than the signal, and its gradient would be transposed several times.
         exact = jnp.promote_types(x_BxTxC.dtype, jnp.float32)
@@ -90,13 +90,13 @@ class _Weight(nn.Module):
         return direction * (gain / length(direction))
 
     def rescale(self, factor):
-        """Multiplies the weight by `factor` ([out], or a scalar if transposed)."""
+        """Multiply the weight by `factor` ([out], or a scalar if transposed)."""
         name = "gain" if self.norm == "weight_norm" else "kernel"
         self.put_variable("params", name, self.get_variable("params", name) * factor)
 
 
 class TimeGroupNorm(nn.Module):
-    """Mean 0 and variance 1 of each item over time and channels, then a gain and bias a channel.
+    """Mean 0 and variance 1 of each item over time and channels, then a gain and bias per channel.
 
     PyTorch's GroupNorm of one group. [batch, time, channels] -> the same.
     """

@@ -56,10 +56,12 @@ class Conv2D(nn.Module):
 
 
 def _fold_stride(x, kernel, stride: int):
-    """x and kernel of a convolution strided over bins as those of a plain one: `stride` bins
-    become channels, the kernel padded with zeros to whole groups. The same values; the gradient
-    of a strided convolution is off XLA's fast path on CPU. For kernels of 2 * n * stride + 1 taps,
-    whose n * stride zeros at either end become n groups."""
+    """Return x and kernel of a convolution strided over bins as those of an unstrided one.
+
+    `stride` bins become channels; the kernel is padded with zeros to whole groups. The values are
+    the same, but the gradient of a strided convolution is off XLA's fast path on CPU. For kernels of
+    2 * n * stride + 1 taps, whose n * stride zeros at either end become n groups.
+    """
     bins, taps = -x.shape[2] % stride, -kernel.shape[1] % stride
     x = jnp.pad(x, ((0, 0), (0, 0), (0, bins), (0, 0)))
     kernel = jnp.pad(kernel, ((0, 0), (0, taps), (0, 0), (0, 0)))
@@ -117,7 +119,7 @@ def _mean32(x):
 
 
 def discriminator_loss(real, fake):
-    """Hinge loss of the discriminator, averaged over scales."""
+    """Return the hinge loss of the discriminator, averaged over scales."""
     terms = [
         _mean32(nn.relu(1 - real_logits)) + _mean32(nn.relu(1 + fake_logits))
         for (real_logits, _), (fake_logits, _) in zip(real, fake)
@@ -126,12 +128,12 @@ def discriminator_loss(real, fake):
 
 
 def adversarial_loss(fake):
-    """What the generator minimises: minus the mean logit, averaged over scales."""
+    """Return the generator's adversarial loss: minus the mean logit, averaged over scales."""
     return sum(-_mean32(logits) for logits, _ in fake) / len(fake)
 
 
 def feature_loss(real, fake):
-    """Mean absolute difference of feature maps, averaged over layers and scales."""
+    """Return the mean absolute difference of feature maps, averaged over layers and scales."""
     terms = [
         sum(_mean32(jnp.abs(r - f)) for r, f in zip(real_maps, fake_maps)) / len(real_maps)
         for (_, real_maps), (_, fake_maps) in zip(real, fake)

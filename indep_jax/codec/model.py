@@ -13,12 +13,12 @@ from indep_jax.support.errors import UserError
 
 
 class Encoded(NamedTuple):
-    """Tokens of a batch of waveforms.
+    """A batch of encoded waveforms.
 
     codes: int32 [batch, frames, codebooks]; of a codec that works in chunks (codec/chunks.py), those
-        of all chunks in a row.
-    scales: [batch, chunks] factors of level-normalised models, else None.
-    length: samples of the waveform that was encoded, to which decoding trims.
+        of all chunks, concatenated.
+    scales: [batch, chunks] levels of level-normalised models, else None.
+    length: samples of the encoded waveform, to which decoding trims.
     """
 
     codes: jax.Array
@@ -32,9 +32,9 @@ class Codec(nn.Module):
     Waveforms are [batch, time, channels] in [-1, 1] at `sample_rate` Hz, latents
     [batch, frames, dimension] with frames = ceil(time / hop).
 
-    normalize: what is encoded is divided by its RMS level, which decoding multiplies by again.
-    chunk_seconds: long waveforms are cut into chunks of this length, which know nothing of each
-        other (codec/chunks.py); 0 for none. chunk_overlap: of neighbours, as a share of a chunk.
+    normalize: encoding divides a waveform by its RMS level, decoding multiplies by it.
+    chunk_seconds: long waveforms are cut into chunks of this length, which are coded independently
+        (codec/chunks.py); 0 for none. chunk_overlap: of neighbours, as a share of a chunk.
     """
 
     sample_rate: int
@@ -73,12 +73,12 @@ class Codec(nn.Module):
 
     @property
     def codes_suffice(self) -> bool:
-        """Whether codes alone decode: no levels beside them, no chunks whose lengths must be known."""
+        """Whether codes alone can be decoded: there are no levels, and no chunk lengths to know."""
         return not (self.normalize or self.chunk_seconds)
 
     @property
     def windowed(self) -> bool:
-        """Whether a frame depends on its surroundings alone, so that codec/streaming.py applies."""
+        """Whether a frame depends on its neighbourhood only, so that codec/streaming.py applies."""
         return self.codes_suffice and self.norm != "time_group_norm"
 
     def setup(self):
@@ -114,26 +114,26 @@ class Codec(nn.Module):
         return {name: variable.value for name, variable in self.codebook.items()}
 
     def __call__(self, x_BxTxC):
-        """The waveform through encoder, quantizer and decoder, same shape."""
+        """Return the waveform after encoder, quantizer and decoder, in the same shape."""
         if self.is_initializing():  # the codebooks are empty: nothing would reach the decoder
             return self.synthesize(self.latents(x_BxTxC))[:, : x_BxTxC.shape[1]]
         encoded = self.encode(x_BxTxC)
         return self.decode(encoded.codes, encoded.scales)[:, : encoded.length]
 
     def latents(self, x_BxTxC, window: Window | None = None):
-        """Waveform -> latents, the encoder alone; `window` as in codec/streaming.py."""
+        """Return the encoder's latents of a waveform; `window` as in codec/streaming.py."""
         return self.encoder(x_BxTxC, window).astype(jnp.promote_types(self.dtype, jnp.float32))
 
     def synthesize(self, z_BxTxD, window: Window | None = None):
-        """Latents -> waveform [batch, frames * hop, channels], the decoder alone."""
+        """Return the decoder's waveform [batch, frames * hop, channels] of latents."""
         return self.decoder(z_BxTxD, window).astype(jnp.promote_types(self.dtype, jnp.float32))
 
     def quantize(self, z_BxTxD, active=None) -> quantizer.Quantized:
-        """Latents -> codes, vectors and losses; see quantizer.quantize."""
+        """Return codes, vectors and losses of latents; see quantizer.quantize."""
         return quantizer.quantize(self._codebook(), z_BxTxD, active)
 
     def encode(self, x_BxTxC) -> Encoded:
-        """Waveform, or one chunk of it -> tokens."""
+        """Encode a waveform, or one chunk of it."""
         scales = None
         if self.normalize:
             mono_BxT = jnp.mean(x_BxTxC, axis=-1)
@@ -143,25 +143,25 @@ class Codec(nn.Module):
         return Encoded(codes=codes, scales=scales, length=x_BxTxC.shape[1])
 
     def decode(self, codes_BxTxK, scales_Bx1=None):
-        """Codes, of one chunk -> waveform [batch, frames * hop, channels]."""
+        """Decode codes, or those of one chunk, to a waveform [batch, frames * hop, channels]."""
         wave = self.synthesize(quantizer.decode(self._codebook(), codes_BxTxK))
         return wave if scales_Bx1 is None else wave * scales_Bx1[..., None]
 
     def encode_window(self, x_BxTxC, window: Window):
-        """Codes of a window of a long waveform; the collection "carry" must be mutable."""
+        """Return the codes of a window of a long waveform; the collection "carry" must be mutable."""
         return self.quantize(self.latents(x_BxTxC, window)).codes
 
     def decode_window(self, codes_BxTxK, frames, window: Window):
-        """Waveform of a window of long codes, of which `frames` are codes and the rest silence."""
+        """Return the waveform of a window of codes; after the first `frames` it is silence."""
         vectors_BxTxD = quantizer.decode(self._codebook(), codes_BxTxK)
         inside = jnp.arange(codes_BxTxK.shape[1])[:, None] < frames
         return self.synthesize(jnp.where(inside, vectors_BxTxD, 0), window)
 
 
 def from_config(model, codebooks: int, codebook_size: int, dtype="float32") -> Codec:
-    """The module of a config's `model` section; see configs/encodec_32khz.py for the fields.
+    """Return the module of a config's `model` section; see configs/encodec_32khz.py for the fields.
 
-    Raises UserError for a field that cannot be: one line that names it.
+    Raises UserError, which names the field, for an invalid value.
     """
     fields = dict(model)
     fields["ratios"] = tuple(fields["ratios"])

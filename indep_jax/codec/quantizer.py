@@ -17,13 +17,13 @@ from indep_jax.signal.stft import at_least_float32
 
 
 class Quantized(NamedTuple):
-    """What quantizing latents [batch, frames, dim] with K codebooks gives.
+    """The result of quantizing latents [batch, frames, dim] with K codebooks.
 
     output: [batch, frames, dim] sum of the active codebooks' vectors, straight-through: its
         gradient passes to the latents unchanged.
     codes: [batch, frames, K] int32, of all codebooks.
-    inputs: [batch, frames, K, dim], what each codebook quantizes: the latents less the vectors
-        of the codebooks before it. Every one has the gradient of the latents.
+    inputs: [batch, frames, K, dim], the input of each codebook: the latents minus the vectors of
+        the codebooks before it. Every one has the gradient of the latents.
     vectors: [batch, frames, K, dim], the code vectors, straight-through likewise.
     commitment: mean over active codebooks of the mean squared distance between a codebook's
         inputs and its (fixed) code vectors.
@@ -37,7 +37,7 @@ class Quantized(NamedTuple):
 
 
 def empty(codebooks: int, size: int, dim: int) -> dict:
-    """Codebooks of zeros, to be filled by `kmeans`."""
+    """Return codebooks of zeros, to be filled by `initialize`."""
     return dict(
         embed=jnp.zeros((codebooks, size, dim)),
         average=jnp.zeros((codebooks, size, dim)),
@@ -46,13 +46,13 @@ def empty(codebooks: int, size: int, dim: int) -> dict:
 
 
 def nearest(x_NxD, embed_SxD):
-    """int32 [N]: for each row of x the index of its nearest code vector."""
+    """Return int32 [N], for each row of x the index of its nearest code vector."""
     half_squares = 0.5 * jnp.sum(jnp.square(embed_SxD), axis=-1)
     return jnp.argmin(half_squares - x_NxD @ embed_SxD.T, axis=-1).astype(jnp.int32)
 
 
 def quantize(codebook: dict, z_BxTxD, active=None) -> Quantized:
-    """Quantizes latents with the residual chain; the codebooks are not changed.
+    """Quantize latents with the residual chain; the codebooks are not changed.
 
     `active` (a traced int, default all) is how many leading codebooks the output and the
     commitment use: quantizer dropout.
@@ -90,7 +90,7 @@ def quantize(codebook: dict, z_BxTxD, active=None) -> Quantized:
 
 
 def decode(codebook: dict, codes_BxTxK):
-    """Sum of the code vectors, [batch, frames, dim]; fewer than all codebooks are allowed."""
+    """Return the sum of the code vectors, [batch, frames, dim]; leading codebooks alone will do."""
     chex.assert_rank(codes_BxTxK, 3)
     used = codes_BxTxK.shape[-1]
     embed = codebook["embed"]
@@ -107,7 +107,7 @@ def update(
     expire_below: float,
     active=None,
 ) -> dict:
-    """One moving-average step of the codebooks towards the vectors assigned to them.
+    """Move the codebooks one moving-average step towards the vectors assigned to them.
 
     Each code becomes its moving sum over its Laplace-smoothed moving count (epsilon 1e-5). A code
     whose count has fallen under `expire_below` times the count that even use would give is
@@ -156,9 +156,9 @@ def update(
 
 
 def kmeans(x_NxD, size: int, key, iterations: int):
-    """Lloyd's algorithm from `size` random rows: (means [size, dim], counts [size]).
+    """Cluster rows by Lloyd's algorithm: (means [size, dim], counts [size]).
 
-    A cluster that loses all its rows is moved to a random row.
+    It starts from `size` random rows. A cluster that loses all its rows is moved to a random row.
     """
     rows = x_NxD.shape[0]
     start_key, key = jax.random.split(key)
@@ -180,7 +180,7 @@ def kmeans(x_NxD, size: int, key, iterations: int):
 
 
 def initialize(z_NxD, codebooks: int, size: int, key, iterations: int, even_count: float) -> dict:
-    """Codebooks fitted by k-means to latents [rows, dim], each on the residual of those before.
+    """Fit codebooks by k-means to latents [rows, dim], each to the residual of those before.
 
     Counts are scaled to sum to size * `even_count`, the vectors one training step assigns, so
     that the moving averages start at their stationary level.
@@ -198,10 +198,10 @@ def initialize(z_NxD, codebooks: int, size: int, key, iterations: int, even_coun
 
 
 def restart(codebook: dict, even_count: float) -> dict:
-    """Trained codebooks at the level of another run: counts sum to size * `even_count`.
+    """Rescale trained codebooks to another run: counts sum to size * `even_count`.
 
-    The code vectors are what they are, and stay the moving averages' ratio. A codebook without
-    counts starts as if all its codes were used evenly.
+    The code vectors do not change, and stay the moving averages' ratio. A codebook without counts
+    starts as if all its codes were used evenly.
     """
     embed, count = codebook["embed"], codebook["count"]
     total = jnp.sum(count, axis=-1, keepdims=True)
@@ -211,7 +211,7 @@ def restart(codebook: dict, even_count: float) -> dict:
 
 
 def perplexity(codes_BxTxK, size: int):
-    """[K]: two to the entropy in bits of each codebook's use; `size` when used evenly."""
+    """Return [K], two to the entropy in bits of each codebook's use; `size` when used evenly."""
     codes = codes_BxTxK.reshape(-1, codes_BxTxK.shape[-1])
     share = jnp.mean(jax.nn.one_hot(codes, size, dtype=jnp.float32), axis=0)
     return jnp.exp2(-jnp.sum(share * jnp.log2(jnp.maximum(share, 1e-12)), axis=-1))

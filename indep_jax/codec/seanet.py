@@ -11,10 +11,10 @@ from indep_jax.codec.conv import Conv, ConvTranspose
 
 
 class Window(NamedTuple):
-    """What the LSTMs do in a window of a long signal; both count latent frames from its start.
+    """The frames of a window that the LSTMs compute; both count latent frames from its start.
 
-    skip: the first frames, which the windows before have fed to the LSTM, are left out (its output
-    there is 0). keep: the state after this many frames is what the next window starts from.
+    skip: the first frames, which earlier windows have fed to the LSTM, are left out (its output
+    there is 0). keep: the next window starts from the state after this many frames.
     """
 
     skip: int

@@ -51,6 +51,6 @@ def _open(path: str | os.PathLike) -> array_record_module.ArrayRecordReader:
 
 @functools.lru_cache(maxsize=256)
 def _reader(path: str, modified: int, size: int) -> array_record_module.ArrayRecordReader:
-    """One reader a shard and process, as long as the shard is the same."""
+    """Keep one reader per shard and process, as long as the shard does not change."""
     del modified, size
     return array_record_module.ArrayRecordReader(path)

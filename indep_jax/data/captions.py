@@ -1,6 +1,6 @@
-"""Texts that lie beside audio: metadata.csv, or a .txt or .json for each file.
+"""Captions beside audio files: metadata.csv, or a .txt or .json for each file.
 
-Where several speak of a file, the first of these counts:
+If several describe a file, the first of these counts:
   metadata.csv in the source's folder, with a header: file_name (or path), relative to the folder,
       caption (or description, or text), and optionally tags (or keywords)
   NAME.json beside NAME.wav: an object with the same fields; tags may be a list
@@ -23,9 +23,9 @@ _CAPTION, _TAGS = ("caption", "description", "text"), ("tags", "keywords")
 
 
 def read(folder: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
-    """The caption of each named file that has one; names are relative to the folder.
+    """Return the caption of each named file that has one; names are relative to the folder.
 
-    Raises UserError, one line, for a text that is there and cannot be read.
+    Raises UserError for a caption file that cannot be read.
     """
     table = folder / "metadata.csv"
     captions = _read_table(table) if table.is_file() else {}

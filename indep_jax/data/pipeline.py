@@ -35,13 +35,13 @@ def segments(
     slice_number: int = 0,
     slices: int = 1,
 ) -> grain.MapDataset:
-    """An endless dataset of batches of random segments, with random access: `dataset[i]`.
+    """Return an endless dataset of batches of random segments, with random access: `dataset[i]`.
 
     Example batch_index * batch_size + row is drawn from (seed, that index) alone: a file with
     probability proportional to its duration, then a start uniform over the frames at which a whole
     segment fits. Files shorter than a segment are read from their beginning and padded with zeros.
-    Where a file turns out to be unreadable, it is named once on stderr (by each process that
-    reads), and the example is drawn again from (seed, index, attempt).
+    If a file turns out to be unreadable, it is named once on stderr (by each process that reads),
+    and the example is drawn again from (seed, index, attempt).
 
     Args:
       source: from `open_source`.
@@ -52,16 +52,16 @@ def segments(
       channels: of the audio.
       max_unreadable: share of the files, above which those that turn out to be unreadable end the
         run with a UserError that names them (each process that reads counts its own).
-      slice_number, slices: which contiguous slice of the batch's rows is read, of how many: see
-        `sharding.slice_of_rows`. They must divide `batch_size`.
+      slice_number, slices: which contiguous slice of the batch's rows is read, of how many (see
+        `sharding.slice_of_rows`); `slices` must divide `batch_size`.
 
     Returns:
       dataset of dict(audio=float32 [batch_size / slices, time, channels], file=int32
-      [batch_size / slices], index into `source.files`: of the piece's whole, see
-      AudioSource.origins).
+      [batch_size / slices], index into `source.files`; of a piece, that of the file it belongs to,
+      see AudioSource.origins).
 
     Raises:
-      UserError: one line, for sizes that do not fit.
+      UserError: sizes that do not fit each other.
     """
     if batch_size < 1 or batch_size % slices:
         raise UserError(
@@ -144,7 +144,7 @@ class _Examples(_Sliced):
         )
 
     def _draw(self, index: int, attempt: int) -> tuple[int, int]:
-        """(file, first frame) of a global index."""
+        """Return (file, first frame) of a global index."""
 
         def room(number):
             file = self.source.files[number]
@@ -163,15 +163,15 @@ def token_segments(
     slice_number: int = 0,
     slices: int = 1,
 ) -> grain.MapDataset:
-    """An endless dataset of batches of random segments of a token store's records.
+    """Return an endless dataset of batches of random segments of a token store's records.
 
     Records are drawn by their length, as files are by `segments`.
 
     Returns:
-      dataset of dict(codes=int32 [batch_size / slices, frames, codebooks], -1 behind the end
-      of a record; record=int32 [batch_size / slices], index into the store).
+      dataset of dict(codes=int32 [batch_size / slices, frames, codebooks], -1 past the end of a
+      record; record=int32 [batch_size / slices], index into the store).
 
-    Raises UserError, one line, for sizes that do not fit and a split without tokens.
+    Raises UserError for sizes that do not fit each other, and a split without records.
     """
     if batch_size < 1 or batch_size % slices:
         raise UserError(
@@ -216,7 +216,7 @@ class _TokenExamples(_Sliced):
 
 
 def _draw(seed: int, index: int, attempt: int, ends, room) -> tuple[int, int]:
-    """(item, first frame) of a global index: items by length, starts uniformly in `room(item)`."""
+    """Draw (item, first frame) of a global index: items by length, starts uniform in `room(item)`."""
     # Philox is counter-based: each (index, attempt) is a stream of its own, of 2^64 draws.
     rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, attempt, index, 0]))
     number = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
@@ -227,11 +227,11 @@ def _draw(seed: int, index: int, attempt: int, ends, room) -> tuple[int, int]:
 def iterate(
     dataset: grain.MapDataset, start: int, workers: int
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """Iterates over `dataset[start]`, `dataset[start + 1]`, ..., read ahead of time.
+    """Iterate over `dataset[start]`, `dataset[start + 1]`, ..., read ahead of time.
 
     Args:
       dataset: from `segments`.
-      start: index of the first batch: all there is to know for a resume.
+      start: index of the first batch; a resume needs nothing else.
       workers: processes that read and resample; 0 uses threads of this process. The batches are the
         same. With workers, the script that calls this needs `if __name__ == "__main__":`.
     """
@@ -250,7 +250,7 @@ def iterate(
 
 
 def _begin_worker(worker: int, workers: int) -> None:
-    """Ties a worker's life to that of the process that reads from it.
+    """Tie a worker's life to that of the process that reads from it.
 
     Ctrl-C, and a SIGTERM to the whole group, reach workers too, before that process has saved; and
     one that is killed cannot end its workers, which would hold their memory for ever.
@@ -269,17 +269,17 @@ def _begin_worker(worker: int, workers: int) -> None:
 def excerpts(
     source: sources.AudioSource, *, seconds: float, sample_rate: int, channels: int, items: int
 ) -> dict[str, Any]:
-    """A fixed set of excerpts for evaluation, spread over the files and inside of them.
+    """Read a fixed set of excerpts for evaluation, spread over the files and within them.
 
-    First one from the middle of each file (of a spread of the files where `items` are fewer), then
-    one more from each file that is longer than an excerpt, at a quarter, three quarters, an eighth
-    and so on. Unreadable files are named on stderr and passed over.
+    First one from the middle of each file (of evenly spread files if `items` are fewer), then one
+    more from each file that is longer than an excerpt, at a quarter, three quarters, an eighth and so
+    on. Unreadable files are named on stderr and skipped.
 
     Returns:
       dict(audio=float32 [items, time, channels], file=int32 [items], names=list of `items` names).
 
     Raises:
-      UserError: one line, where nothing is readable or `items` is not positive.
+      UserError: fewer readable excerpts than `items`, or `items` is not positive.
     """
     if items < 1:
         raise UserError(f"items {items}: expected 1 or more")
@@ -315,7 +315,7 @@ def excerpts(
 def _spread(
     source: sources.AudioSource, frames: int, sample_rate: int
 ) -> Iterator[tuple[int, int]]:
-    """(file, first frame) of excerpts of `frames` frames, the best spread ones first."""
+    """Yield (file, first frame) of excerpts of `frames` frames, the best spread ones first."""
     room = [transforms.resampled_frames(file, sample_rate) - frames for file in source.files]
     order = sorted(range(len(room)), key=_radical_inverse)
     longer = [number for number in order if room[number] > 0] or order
@@ -325,5 +325,5 @@ def _spread(
 
 
 def _radical_inverse(number: int) -> float:
-    """van der Corput's sequence 0, 1/2, 1/4, 3/4, 1/8, ...: every beginning of it is spread."""
+    """Return van der Corput's sequence, 0, 1/2, 1/4, 3/4, 1/8, ...: every prefix is well spread."""
     return int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length() if number else 0.0

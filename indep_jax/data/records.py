@@ -35,7 +35,7 @@ def pack(
     seconds: float = 30.0,
     shards: int = 1,
 ) -> list[pathlib.Path]:
-    """Resamples a source's music into `shards` shards for each split; returns their paths.
+    """Resample a source's music into `shards` shards for each split; return their paths.
 
     Files are dealt to the shards of their split in turn, their pieces in order. Shards that are
     complete are kept, so an interrupted call goes on. A piece shorter than 10 ms at the end of a
@@ -98,7 +98,7 @@ def _write_shard(path, files, split, sample_rate, channels, seconds) -> None:
 
 
 def _pieces(file, sample_rate, channels, seconds) -> Iterator[tuple[bytes, int]]:
-    """The wav files of one source file, with their frames."""
+    """Yield the wav files of one source file, with their frames."""
     total, size = transforms.resampled_frames(file, sample_rate), round(seconds * sample_rate)
     for start in range(0, total, size):
         frames = min(size, total - start)

@@ -1,4 +1,4 @@
-"""Where music comes from, as a table of readable files of one split.
+"""Sources of music, as a table of the readable files of one split.
 
 `folder:PATH`, `sample:`, `array_record:GLOB` (data/records.py), or `tfds:NAME[:SPLIT]`
 (data/tfds.py).
@@ -28,13 +28,13 @@ SAMPLE_FOLDER = pathlib.Path(__file__).parent / "sample"
 _VALIDATION = ("validation", "valid", "val", "dev")  # what TFDS datasets call it
 _VALID_BELOW, _TEST_BELOW = 0.05, 0.10  # shares of the files held out where no manifest says
 
-# What no music is, and a damaged header may say. Silence compresses best, in FLAC: a few hundred
-# frames a byte.
+# Limits that a damaged header may exceed, but music does not. Silence compresses best, in FLAC: a
+# few hundred frames per byte.
 _SAMPLE_RATES = range(1_000, 1_000_001)
 _MAX_CHANNELS = 64
 _MAX_FRAMES_PER_BYTE = 4_096
 
-# What soundfile and the operating system raise for a file that cannot be read.
+# Raised by soundfile and the operating system for a file that cannot be read.
 READ_ERRORS = (soundfile.SoundFileError, OSError, EOFError)
 
 _named: set[str] = set()  # unreadable files that this process has already named
@@ -82,9 +82,9 @@ class AudioSource:
 
     @property
     def origins(self) -> list[int]:
-        """Of each file the index of the first one with the same origin: itself, for whole files.
+        """For each file the index of the first one with the same origin; whole files are their own.
 
-        What a batch's `file` entries are: pieces of one file are no independent draws.
+        These are a batch's `file` entries: pieces of one file are not independent draws.
         """
         first: dict[str, int] = {}
         return [
@@ -94,15 +94,15 @@ class AudioSource:
 
 
 def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSource:
-    """Opens a source; reads headers only (of a TFDS dataset, once, every record).
+    """Open a source; read headers only (of a TFDS dataset, once, every record).
 
     `folder:PATH` is searched recursively for wav, flac, ogg, opus and mp3 (hidden names are left
     out). Where PATH/manifest.json exists, it alone says which files there are and which split each
     belongs to: {"files": [{"path": relative, "split": "train" | "valid" | "test", "caption":
     optional}]}. Otherwise a hash of the relative name holds out about 5% of the files for
-    validation and 5% for test, at least one each; where a folder has fewer than three files, splits
-    share them, and one line on stderr says so. Captions are the manifest's, or those that lie beside
-    the files (data/captions.py).
+    validation and 5% for test, at least one each; if a folder has fewer than three files, splits
+    share them, and a line on stderr says so. Captions are the manifest's, or those beside the files
+    (data/captions.py).
 
     `array_record:GLOB` are shards that launch/pack_audio.py wrote; their indices say the splits.
 
@@ -161,7 +161,7 @@ def open_source(source: str, split: str, max_unreadable: float = 1.0) -> AudioSo
 
 
 def open_file(path: str | os.PathLike) -> AudioFile:
-    """One file by its path. Raises UserError, one line, where it cannot be read."""
+    """Open one file by its path. Raises UserError if it cannot be read."""
     files, errors = _open_files(pathlib.Path(), [dict(path=os.fspath(path))])
     if errors:
         raise UserError(f"{path}: {errors[os.fspath(path)]}")
@@ -169,12 +169,12 @@ def open_file(path: str | os.PathLike) -> AudioFile:
 
 
 def index_path(shard: pathlib.Path) -> pathlib.Path:
-    """Where a shard's index is: what its records hold, so that opening reads none of them."""
+    """Return the path of a shard's index, which describes its records without reading them."""
     return shard.with_name(shard.name + ".json")
 
 
 def _open_records(source: str, pattern: str, split: str, max_unreadable: float) -> AudioSource:
-    """The records of a split in the shards that match a pattern."""
+    """Open the records of a split in the shards that match a pattern."""
     paths = glob.glob(os.path.expanduser(pattern), recursive=True)
     shards = sorted(pathlib.Path(path) for path in paths if not path.endswith(".json"))
     if not shards:
@@ -214,7 +214,7 @@ def _open_records(source: str, pattern: str, split: str, max_unreadable: float) 
 
 
 def _open_tfds(source: str, rest: str, split: str, max_unreadable: float) -> AudioSource:
-    """The records of a split of a TFDS dataset."""
+    """Open the records of a split of a TFDS dataset."""
     name, _, only = rest.partition(":")
     audio, splits = tfds.read_index(tfds.find(name))
     names = dict(valid=_VALIDATION).get(split, (split,))
@@ -259,10 +259,10 @@ def _open_tfds(source: str, rest: str, split: str, max_unreadable: float) -> Aud
 
 
 def name_unreadable(where: str, errors: dict[str, str]) -> None:
-    """Prints one line that counts and names the files this process has not named before.
+    """Print one line that counts and names the files that this process has not named before.
 
     Args:
-      where: what was being done, the line's beginning.
+      where: the beginning of the line: what was being done.
       errors: what went wrong, by file name.
     """
     new = {name: error for name, error in errors.items() if name not in _named}
@@ -273,7 +273,7 @@ def name_unreadable(where: str, errors: dict[str, str]) -> None:
 
 
 def check_unreadable(source: str, errors: dict[str, str], files: int, limit: float) -> None:
-    """Raises UserError, naming the files, when `errors` are more than a share `limit` of them."""
+    """Raise UserError, naming the files, if `errors` are more than the share `limit` of `files`."""
     if errors and len(errors) > limit * files:
         raise UserError(
             f"source {source}: {len(errors)} of {files} files are unreadable, more than "
@@ -286,15 +286,15 @@ def _list(errors: dict[str, str]) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name on one line: line breaks, control characters and broken UTF-8 as escapes."""
+    """Return a file's name on one line, with unprintable characters and broken UTF-8 escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _find_audio(folder: pathlib.Path) -> tuple[list[str], dict[str, str]]:
-    """Names of audio at any depth, and what is wrong with folders that cannot be listed.
+    """Return the names of audio files at any depth, and the errors of unreadable folders.
 
-    Links are followed, but no folder is entered twice: they may lead in a circle, or to music that
-    is there already. Links to nothing have names, so that opening them says so.
+    Links are followed, but no folder is entered twice: they may form a cycle, or lead to music that
+    is there already. Broken links are listed, so that opening them reports them.
     """
     found, errors, entered = [], {}, set()
 
@@ -315,15 +315,15 @@ def _find_audio(folder: pathlib.Path) -> tuple[list[str], dict[str, str]]:
 
     enter(str(folder))
     for parent, folders, names in os.walk(folder, onerror=closed, followlinks=True):
-        # Filtered in place: what os.walk goes on with. Links last, so that what they lead to keeps
-        # the name that it has without them.
+        # Filtered in place, as os.walk continues with this list. Links last, so that their targets
+        # keep the names that they have without them.
         order = sorted(folders, key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         folders[:] = [
             name for name in order if not name.startswith(".") and enter(os.path.join(parent, name))
         ]
         for name in names:
             path = os.path.join(parent, name)
-            # Nothing else that exists: reading a pipe would wait for ever.
+            # No other kind of file: reading a pipe would block forever.
             readable = os.path.isfile(path) or not os.path.exists(path)
             if not name.startswith(".") and path.lower().endswith(EXTENSIONS) and readable:
                 found.append(pathlib.Path(os.path.relpath(path, folder)).as_posix())
@@ -352,7 +352,7 @@ def _read_manifest(manifest: pathlib.Path) -> list[dict[str, str]]:
 def _open_files(
     folder: pathlib.Path, entries: Sequence[dict[str, str]]
 ) -> tuple[list[AudioFile], dict[str, str]]:
-    """Readable files, and what is wrong with the others by name."""
+    """Return the readable files, and the errors of the others by name."""
 
     def open_one(entry: dict[str, str]) -> AudioFile | str:
         path = folder / entry["path"]
@@ -391,7 +391,7 @@ def _open_files(
 
 
 def describe_error(error: Exception) -> str:
-    """The error in one line, without the path, which soundfile puts before the cause."""
+    """Return the error in one line, without the path that soundfile puts before the cause."""
     if isinstance(error, soundfile.LibsndfileError):
         return error.error_string.rstrip(".")
     if isinstance(error, OSError) and error.strerror:
@@ -400,7 +400,7 @@ def describe_error(error: Exception) -> str:
 
 
 def _hash_split(source: str, files: list[AudioFile], split: str) -> list[AudioFile]:
-    """Files of a split, by a hash of the name: the same whatever other files are added.
+    """Return the files of a split, by a hash of the name: the same if other files are added.
 
     (Except that a folder too small for the shares holds out the files with the lowest hashes.)
     """

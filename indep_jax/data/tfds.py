@@ -21,8 +21,8 @@ from indep_jax.data import arrayrecord
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
-INDEX = "indep_jax.json"  # in the dataset's folder: what opening would read every record for
-CAPTIONS = ("caption", "description", "text")  # features that say what is heard, best first
+INDEX = "indep_jax.json"  # in the dataset's folder: saves reading every record when it is opened
+CAPTIONS = ("caption", "description", "text")  # features that may hold a caption, best first
 
 _importing = threading.Lock()
 
@@ -57,7 +57,7 @@ class Record(NamedTuple):
 
 
 def find(name: str) -> pathlib.Path:
-    """The folder of a prepared dataset: DATASET, DATASET/CONFIG or DATASET/CONFIG/VERSION.
+    """Return the folder of a prepared dataset: DATASET, DATASET/CONFIG or DATASET/CONFIG/VERSION.
 
     Looked for in $TFDS_DATA_DIR, or where TFDS puts datasets, ~/tensorflow_datasets; the highest
     version counts. An absolute path is taken as it is.
@@ -85,10 +85,10 @@ def _version(folder: pathlib.Path) -> list[int]:
 
 
 def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
-    """How a dataset's records hold audio, and the records of each of its TFDS splits.
+    """Return how a dataset's records hold audio, and the records of each of its TFDS splits.
 
-    Reads every record once, and leaves what it learned in INDEX where the folder can be written.
-    Raises UserError, one line, for a dataset that is not of audio, or not in ArrayRecord.
+    Reads every record once, and keeps the result in INDEX if the folder can be written. Raises
+    UserError for a dataset that is not of audio, or not in ArrayRecord.
     """
     info, features = (_read_json(folder / f"{n}.json") for n in ("dataset_info", "features"))
     if info.get("fileFormat") != "array_record":
@@ -142,9 +142,9 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
 
 
 def to_file(content: bytes, audio: Format, sample_rate: int) -> io.BytesIO:
-    """The audio of a record as a file: what the record holds, or a wav of its samples.
+    """Return the audio of a record as a file: the one that it holds, or a wav of its samples.
 
-    Raises OSError for a record that holds none.
+    Raises OSError for a record without audio.
     """
     try:
         samples = _samples(_parse(content), audio)
@@ -164,7 +164,7 @@ def to_file(content: bytes, audio: Format, sample_rate: int) -> io.BytesIO:
 
 
 def _look(path, number, audio: Format, sample_rate: int | None) -> tuple[Record, float]:
-    """A record's entry in the index, and the largest of its samples if they are wide integers."""
+    """Return a record's index entry, and the largest of its samples if they are wide integers."""
     try:
         features = _parse(arrayrecord.read(path, number))
         samples = _samples(features, audio)
@@ -191,7 +191,7 @@ def _look(path, number, audio: Format, sample_rate: int | None) -> tuple[Record,
 
 
 def _parse(content: bytes) -> Any:
-    """The features of a tf.train.Example, by name."""
+    """Parse a tf.train.Example; return its features by name."""
     with _importing:  # threads that import this package at once lock each other out for ever
         # It takes seconds, which other sources do without.
         from tensorflow_datasets.proto import tf_example_pb2
@@ -202,7 +202,7 @@ def _parse(content: bytes) -> Any:
 
 
 def _samples(features: Any, audio: Format) -> np.ndarray | bytes:
-    """The samples [time, channels] of a record, or the audio file that it holds."""
+    """Return the samples [time, channels] of a record, or the audio file that it holds."""
     if audio.feature not in features:
         raise ValueError(f"has no feature {audio.feature!r}")
     feature = features[audio.feature]
@@ -218,7 +218,7 @@ def _samples(features: Any, audio: Format) -> np.ndarray | bytes:
 
 
 def _audio_feature(folder: pathlib.Path, features: dict) -> tuple[Format, int | None]:
-    """The dataset's feature that holds audio, and its sample rate where that is not in records."""
+    """Return the feature that holds audio, and its sample rate if that is not in the records."""
     named = features.get("featuresDict", {}).get("features", {})
     for name, feature in named.items():  # noqa: B007  (read after the loop)
         if feature.get("pythonClassName", "").endswith(".Audio") and "audio" in feature:

@@ -1,16 +1,15 @@
-"""Token stores: what `indep_jax.encode` writes, codes and where they come from.
+"""Token stores: the folders that `indep_jax.encode` writes, with codes and where they come from.
 
-A store is a folder: tokens.json, which says what made it, and its shards. A shard is an ArrayRecord
-file SHARD of one record per source file, and its index SHARD.json, written last: for each record all
-but codes and scales, and the number of the former, `frames`. A record is a msgpack map
-(flax.serialization) of
+A store holds tokens.json, which says what made it, and shards. A shard is an ArrayRecord file SHARD
+with one record per source file, and its index SHARD.json, written last, which has everything but
+codes and scales, and the number of frames. A record is a msgpack map (flax.serialization) of
 
     name      of the source file, relative to its folder; bytes, as the file system has it
     split     of the source: train, valid or test
     caption   text, may be empty
     length    samples of the waveform, at the store's sample rate
     codes     [frames, codebooks], uint16 or int32
-    scales    float32 [chunks], levels of a codec that takes them off, or None
+    scales    float32 [chunks], levels of a codec that divides by them, or None
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def index_path(shard: pathlib.Path) -> pathlib.Path:
 
 
 def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
-    """Writes one shard and its index, each beside and then renamed."""
+    """Write one shard and its index; each is complete or absent."""
     beside = path.with_name(path.name + ".tmp")
     entries = []
     try:
@@ -74,7 +73,7 @@ def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
 
 
 def read_info(folder: str | os.PathLike) -> dict[str, Any]:
-    """What tokens.json says. Raises UserError, one line, where there is no store."""
+    """Return the content of tokens.json. Raises UserError if there is no store."""
     path = pathlib.Path(folder) / INFO
     try:
         return json.loads(path.read_text())
@@ -87,8 +86,8 @@ def read_info(folder: str | os.PathLike) -> dict[str, Any]:
 class Store:
     """A complete token store: `len`, and `store[i]` gives Tokens.
 
-    info: the content of tokens.json; entries: of each record what the index says.
-    Raises UserError, one line, for a folder that is no store, or whose shards are not all there.
+    info: the content of tokens.json; entries: the index entry of each record.
+    Raises UserError for a folder that is not a store, or lacks some of its shards.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -117,7 +116,7 @@ class Store:
                 )
 
     def select(self, split: str) -> list[int]:
-        """The records of a split, in order. Raises UserError, one line, where there is none."""
+        """Return the records of a split, in order. Raises UserError if there are none."""
         found = [i for i, entry in enumerate(self.entries) if split in (entry["split"], "all")]
         if not found:
             raise UserError(f"{self.folder}: no tokens of split {split}")

@@ -1,4 +1,4 @@
-"""From a place in a file to an array: seek, decode, mix channels, resample."""
+"""A segment of a file as an array: seek, decode, mix channels, resample."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _LOUDEST = 32.0
 
 
 def resampled_frames(file: AudioFile, sample_rate: int) -> int:
-    """Frames of the whole file at `sample_rate`, as resampling it at once would give."""
+    """Return the frames of the whole file at `sample_rate`, as resampling it at once would give."""
     return (2 * file.frames * sample_rate + file.sample_rate) // (2 * file.sample_rate)
 
 
 def read_segment(
     file: AudioFile, start_seconds: float, seconds: float, sample_rate: int, channels: int
 ) -> np.ndarray:
-    """Reads a segment by seeking; its cost does not depend on the file's length, but that of an mp3,
-    in which libsndfile finds a place by its headers, grows with the place.
+    """Read a segment by seeking.
 
-    Equals resampling the whole file and slicing it, to about 1e-6. The level is the file's: lossy
-    decoders overshoot full scale, which is not clipped.
+    The cost does not depend on the file's length, except in an mp3, where libsndfile finds a position
+    by reading the headers before it. Equals resampling the whole file and slicing it, to about 1e-6.
+    The level is the file's: lossy decoders overshoot full scale, which is not clipped.
 
     Args:
       file: from `open_source`.
@@ -42,11 +42,11 @@ def read_segment(
       channels: of the result. Files with another number are averaged to mono, which is copied.
 
     Returns:
-      float32 [time, channels], zeros behind the end of the file.
+      float32 [time, channels], zeros past the end of the file.
 
     Raises:
-      soundfile.SoundFileError, OSError or EOFError: the file cannot be read there, or what it holds
-        is no sound: samples that are not finite, or beyond 30 dB over full scale.
+      soundfile.SoundFileError, OSError or EOFError: the file cannot be read there, or holds samples
+        that are not finite or more than 30 dB over full scale.
     """
     start, length = round(start_seconds * sample_rate), round(seconds * sample_rate)
     if start < 0 or length <= 0:
@@ -76,7 +76,7 @@ def read_segment(
 def read_file(
     file: AudioFile, sample_rate: int, channels: int, max_seconds: float | None = None
 ) -> np.ndarray:
-    """The file, or its first `max_seconds`, as float32 [time, channels]; see `read_segment`.
+    """Read a file, or its first `max_seconds`, as float32 [time, channels]; see `read_segment`.
 
     Decodes in windows, so that memory holds the result and little else.
     """
@@ -98,12 +98,12 @@ def read_file(
 
 
 def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
-    """Frames [first, last) of a file as float32 [time, channels]; fewer where the file ends early.
+    """Read frames [first, last) as float32 [time, channels]; fewer if the file ends early.
 
-    The file is opened anew for every read: in a Vorbis stream libsndfile's seek lands up to a block
-    off, depending on where the handle stood before (libsndfile issue 885), and an example must not
-    depend on the examples before it. From a fresh handle wav, flac, mp3 and Vorbis are exact (but
-    for the last page of some Vorbis files); Opus converges to within about 1e-3.
+    The file is opened for every read: in a Vorbis stream libsndfile's seek lands up to a block off,
+    depending on the handle's position before (libsndfile issue 885), and an example must not depend
+    on earlier ones. From a fresh handle wav, flac, mp3 and Vorbis are exact (except for the last page
+    of some Vorbis files); Opus converges to within about 1e-3.
     """
     if first >= last:
         return np.zeros((0, file.channels), np.float32)
@@ -120,7 +120,7 @@ def _read_frames(file: AudioFile, first: int, last: int) -> np.ndarray:
 
 
 def _where(file: AudioFile) -> bytes | io.BytesIO:
-    """What soundfile opens: the path, or the bytes of a record."""
+    """Return what soundfile opens: the path, or the bytes of a record."""
     if file.record is None:
         return os.fsencode(file.path)
     content = arrayrecord.read(file.path, file.record)

@@ -52,11 +52,11 @@ class LM(nn.Module):
 
     @property
     def special(self) -> int:
-        """The token that is no code."""
+        """The token that stands where there is no code."""
         return self.codebook_size
 
     def schedule(self, frames: int) -> np.ndarray:
-        """The pattern of so many frames, [steps, codebooks]."""
+        """Return the pattern's schedule of this many frames, [steps, codebooks]."""
         return patterns.schedule(self.pattern, frames, self.codebooks)
 
     def setup(self):
@@ -86,10 +86,10 @@ class LM(nn.Module):
         )
 
     def __call__(self, tokens_BxSxK, text_BxLxC=None, text_mask_BxL=None):
-        """Logits [batch, steps, codebooks, codebook_size] of every token, at least float32.
+        """Return logits [batch, steps, codebooks, codebook_size] of every token, at least float32.
 
-        Those of a step see the tokens of the steps before; with the head "depth" also those of the
-        codebooks before, of the same step.
+        Those of a step see the tokens of earlier steps; with the head "depth" also those of earlier
+        codebooks in the same step.
         """
         memory = None if text_BxLxC is None else self.read(text_BxLxC, text_mask_BxL)
         before = jnp.full_like(tokens_BxSxK[:, :1], self.special)
@@ -105,7 +105,7 @@ class LM(nn.Module):
         return self._logits("bskw,kwv->bskv", y.reshape(x_BxSxKxW.shape), self.output)
 
     def read(self, text_BxLxC, mask_BxL) -> Memory:
-        """What the steps will read of the text; computed once."""
+        """Return what the steps read of the text; computed once."""
         chex.assert_shape(text_BxLxC, (*mask_BxL.shape, self.text_dim))
         text = text_BxLxC.astype(self.dtype)
         if self.text_dim != self.dim:
@@ -113,22 +113,22 @@ class LM(nn.Module):
         return self.temporal.read(text, mask_BxL.astype(bool))
 
     def empty_cache(self, batch: int, steps: int) -> Cache:
-        """The state of decoding before the first of `steps` steps."""
+        """Return the state of decoding before the first of `steps` steps."""
         return self.temporal.empty_cache(batch, steps)
 
     def advance(self, inputs_BxSxK, memory: Memory | None = None, cache: Cache | None = None):
-        """Feeds tokens -> (state of every step [batch, steps, dim], cache).
+        """Feed tokens; return (state of every step [batch, steps, dim], cache).
 
-        The state of a step is what the tokens of the next are predicted from.
+        The tokens of a step are predicted from the state of the step before.
         """
         embedded = sum(self.embedding[k][inputs_BxSxK[..., k]] for k in range(self.codebooks))
         return self.temporal(embedded, memory, cache)
 
     def emit(self, h_BxD, choose: Callable):
-        """The next tokens [batch, codebooks] after a step of state h [batch, dim].
+        """Return the next tokens [batch, codebooks] after a step of state h [batch, dim].
 
         choose: (logits [batch, codebook_size], codebook) -> tokens [batch]; called for codebook 0,
-        1, ...: what it chooses, the head "depth" goes on from.
+        1, ... in order: the head "depth" predicts the next codebook from what was chosen.
         """
         if self.head == "linear":
             logits_BxKxV = self._logits("bw,kwv->bkv", h_BxD, self.output)
@@ -143,7 +143,7 @@ class LM(nn.Module):
         return tokens_BxK
 
     def _depth_step(self, h, tokens, k: int):
-        """What the depth transformer gets for codebook k: the state, and the token before k."""
+        """Return the depth transformer's input for codebook k: the state and the token before k."""
         x = self.depth_input(h)
         return x if k == 0 else x + self.depth_embedding[k - 1][tokens[..., k - 1]].astype(x.dtype)
 
@@ -153,9 +153,9 @@ class LM(nn.Module):
 
 
 def from_config(model: Mapping, dtype="float32") -> LM:
-    """The module of a config's `model` section, whose fields are those of LM.
+    """Return the module of a config's `model` section, whose fields are those of LM.
 
-    Raises UserError for a field that cannot be: one line that names it.
+    Raises UserError, which names the field, for an invalid value.
     """
     fields = dict(model) | dict(depth=FrozenDict(model["depth"]))
     if not isinstance(fields["pattern"], str):
@@ -183,21 +183,21 @@ def from_config(model: Mapping, dtype="float32") -> LM:
 
 
 def example(model: LM) -> tuple:
-    """The least that the model can be called with, so that every parameter takes part."""
+    """Return the smallest arguments with which every parameter of the model takes part."""
     tokens = jnp.zeros((1, 1, model.codebooks), jnp.int32)
     text = (jnp.zeros((1, 1, model.text_dim)), jnp.ones((1, 1), bool))
     return tokens, *(text if model.text_dim else ())
 
 
 def init(model: LM, rng) -> dict:
-    """Random variables of the model: {"params": ...}."""
+    """Return random variables of the model: {"params": ...}."""
     return model.init(rng, *example(model))
 
 
 def cross_entropy(logits_BxSxKxV, tokens_BxSxK, mask):
-    """[codebooks], nats: mean cross-entropy of each codebook's tokens where `mask` is True.
+    """Return the mean cross-entropy [codebooks], nats, of the tokens where `mask` is True.
 
-    mask: broadcasts to tokens; what it leaves out may be any integer.
+    mask: broadcasts to tokens; where it is False a token may be any integer.
     """
     tokens = jnp.where(mask, tokens_BxSxK, 0)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits_BxSxKxV, tokens)
@@ -207,19 +207,19 @@ def cross_entropy(logits_BxSxKxV, tokens_BxSxK, mask):
 
 
 def bits_per_frame(cross_entropy_K):
-    """Bits that coding a frame of all codebooks takes, from `cross_entropy`; a scalar."""
+    """Return the bits that coding a frame of all codebooks takes, from `cross_entropy`; a scalar."""
     return jnp.sum(cross_entropy_K) / np.log(2)
 
 
 def nats(model: LM, variables, codes_BxTxK, text_BxLxC=None, text_mask_BxL=None):
-    """[codebooks], nats: cross-entropy of codes, teacher-forced, summed over the codes.
+    """Return [codebooks], nats: the teacher-forced cross-entropy of codes, summed over the codes.
 
-    A code of -1 is none (behind the end of a record): it is not counted, and stands as `special`.
-    MusicGen's loss is the mean over codebooks of these by the codes of each.
+    -1 marks padding past the end of a record: it is not counted, and becomes the token `special`.
+    MusicGen's loss is the mean over codebooks of this sum divided by the codebook's number of codes.
 
-    All steps of the pattern count, so every code counts once and what is trained is what is
-    sampled. (The published training leaves out the last steps, in which codebooks of small delay
-    emit nothing any more; its sampling goes through them all the same.)
+    All steps of the pattern count, so every code counts once and training matches sampling. (The
+    published training leaves out the last steps, in which codebooks of small delay no longer emit
+    anything; its sampling includes them.)
     """
     schedule_SxK = model.schedule(codes_BxTxK.shape[1])
     codes = jnp.where(codes_BxTxK < 0, model.special, codes_BxTxK)

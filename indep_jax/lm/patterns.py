@@ -1,9 +1,9 @@
 """Decoding patterns: in which step a language model emits which code.
 
 A pattern of T frames of K codebooks is data, a schedule: int32 numpy array [steps, codebooks] of
-frame indices, -1 where a codebook emits nothing. Every code is emitted in one step at most. A
-model predicts what is emitted in a step from everything emitted in the steps before it, so one
-array says how to lay codes out, how to read them back, what counts in the loss, and what to sample.
+frame indices, -1 where a codebook emits nothing. Every code is emitted in at most one step. A model
+predicts the codes of a step from everything emitted in earlier steps, so one array says how to lay
+codes out, how to read them back, what counts in the loss, and what to sample.
 
 The patterns are those of Copet et al. 2023 (MusicGen), section 2.2.
 """
@@ -17,7 +17,7 @@ from indep_jax.support.errors import UserError
 
 
 def delay(frames: int, codebooks: int, delays: Sequence[int] | None = None) -> np.ndarray:
-    """Codebook k is delays[k] steps late: frames + max(delays) steps.
+    """Delay codebook k by delays[k] steps: frames + max(delays) steps.
 
     Without `delays`, MusicGen's 0, 1, ..., codebooks - 1. UserError for another number of them
     than codebooks, and for a negative one.
@@ -30,12 +30,12 @@ def delay(frames: int, codebooks: int, delays: Sequence[int] | None = None) -> n
 
 
 def parallel(frames: int, codebooks: int) -> np.ndarray:
-    """All codes of a frame in one step: `frames` steps."""
+    """Emit all codes of a frame in one step: `frames` steps."""
     return delay(frames, codebooks, [0] * codebooks)
 
 
 def stereo_delay(frames: int, codebooks: int) -> np.ndarray:
-    """Left and right channel share their delays: 0, 0, 1, 1, ... (MusicGen stereo).
+    """Give left and right channel the same delays: 0, 0, 1, 1, ... (MusicGen stereo).
 
     Codebooks alternate between the channels: left 0, right 0, left 1, right 1, ... UserError for
     an odd number of them.
@@ -46,7 +46,7 @@ def stereo_delay(frames: int, codebooks: int) -> np.ndarray:
 
 
 def flattened(frames: int, codebooks: int) -> np.ndarray:
-    """One code a step, frame by frame, codebook by codebook: frames * codebooks steps."""
+    """Emit one code per step, frame by frame, codebook by codebook: frames * codebooks steps."""
     steps = np.arange(frames * codebooks)[:, None]
     return np.where(steps % codebooks == np.arange(codebooks), steps // codebooks, -1).astype(
         np.int32
@@ -54,7 +54,7 @@ def flattened(frames: int, codebooks: int) -> np.ndarray:
 
 
 def coarse_first(frames: int, codebooks: int) -> np.ndarray:
-    """The first codebook of all frames, then, frame by frame, the others: 2 * frames steps."""
+    """Emit the first codebook of all frames, then the others frame by frame: 2 * frames steps."""
     coarse = np.arange(codebooks) == 0
     schedule = np.arange(frames)[:, None]
     both = [np.where(coarse, schedule, -1), np.where(coarse, -1, schedule)]
@@ -71,7 +71,7 @@ PATTERNS = dict(
 
 
 def schedule(pattern: str | Sequence[int], frames: int, codebooks: int) -> np.ndarray:
-    """The schedule of a pattern given by its name in PATTERNS, or by the delay of each codebook.
+    """Return the schedule of a pattern: a name in PATTERNS, or a delay for each codebook.
 
     Raises UserError for an unknown name, for delays that do not fit, and for no frames.
     """
@@ -85,7 +85,7 @@ def schedule(pattern: str | Sequence[int], frames: int, codebooks: int) -> np.nd
 
 
 def inverse(schedule_SxK: np.ndarray) -> np.ndarray:
-    """The step that emits each code, int32 [frames, codebooks]; -1 for a code that none emits.
+    """Return the step that emits each code, int32 [frames, codebooks]; -1 where none does.
 
     frames is the largest that the schedule names, plus one. ValueError where two steps emit the
     same code.
@@ -100,7 +100,7 @@ def inverse(schedule_SxK: np.ndarray) -> np.ndarray:
 
 
 def build(codes_BxTxK, schedule_SxK: np.ndarray, special: int):
-    """Codes laid out in steps: (tokens [batch, steps, codebooks], mask [steps, codebooks]).
+    """Lay codes out in steps: (tokens [batch, steps, codebooks], mask [steps, codebooks]).
 
     codes: integers [batch, frames, codebooks], of numpy or JAX; so are the tokens. special: the
     token of a codebook that emits nothing, where the mask is False. ValueError for codes of fewer
@@ -119,7 +119,7 @@ def build(codes_BxTxK, schedule_SxK: np.ndarray, special: int):
 
 
 def revert(tokens_BxSxK, schedule_SxK: np.ndarray):
-    """What `build` laid out: (codes [batch, frames, codebooks], mask [frames, codebooks]).
+    """Invert `build`: (codes [batch, frames, codebooks], mask [frames, codebooks]).
 
     Where the mask is False no step emits the code, and it is 0.
     """

@@ -17,11 +17,10 @@ from indep_jax.support.errors import UserError
 
 
 def draw(logits_BxV, keys_B, temperature, top_k: int, top_p):
-    """A token for each row [batch] of logits, from the softmax of logits / temperature.
+    """Draw a token for each row [batch] of logits, from the softmax of logits / temperature.
 
-    Only the top_k largest count, and of these only as many of the largest as it takes for a total
-    probability of top_p (Holtzman et al. 2020). The largest always counts, so top_k=1 is greedy.
-    keys: [batch], one for each row.
+    Only the top_k largest count, and of these only the largest ones that together have a probability
+    of top_p (Holtzman et al. 2020). The largest always counts, so top_k=1 is greedy. keys: [batch].
     """
     values_BxN, tokens_BxN = jax.lax.top_k(logits_BxV, top_k)  # largest first, lowest index first
     values_BxN = values_BxN / temperature
@@ -33,7 +32,7 @@ def draw(logits_BxV, keys_B, temperature, top_k: int, top_p):
 
 
 def keys(keys_B, frame, codebook: int):
-    """The keys [batch] with which one code of every example is drawn."""
+    """Return the keys [batch] with which one code of every example is drawn."""
     fold = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, frame), codebook))
     return fold(keys_B)
 
@@ -42,7 +41,7 @@ def keys(keys_B, frame, codebook: int):
 def _begin(
     model: LM, variables, inputs_BxPxK, text_BxLxC, text_mask_BxL, *, steps: int, guided: bool
 ):
-    """(memory of the text, cache of `steps` steps that has been fed the inputs)."""
+    """Return (memory of the text, cache of `steps` steps after the inputs)."""
     apply = functools.partial(model.apply, variables)
     memory = None
     if text_BxLxC is not None:
@@ -62,9 +61,9 @@ def _advance(
     model: LM, variables, memory, cache, tokens_BxK, given_SxBxK, known_SxK, frames_SxK, keys_B,
     guidance, temperature, top_p, *, guided: bool, top_k: int,
 ):  # fmt: skip
-    """(cache, tokens [steps, batch, codebooks]) of some steps after one of tokens_BxK.
+    """Return (cache, tokens [steps, batch, codebooks]) of the steps that follow tokens_BxK.
 
-    given: tokens of each step, used where `known`. frames: what each code is of, for its key.
+    given: tokens of each step, used where `known`. frames: the frame of each code, for its key.
     """
     apply = functools.partial(model.apply, variables)
 
@@ -91,12 +90,12 @@ def _advance(
 
 
 def _both(x, guided: bool):
-    """A batch for both predictions of guidance, the conditional one first."""
+    """Return the batch twice for guidance, the conditional half first."""
     return jnp.concatenate([x, x]) if guided else x
 
 
 def generate(model: LM, variables, frames: int, **options) -> np.ndarray:
-    """Codes int32 [batch, frames, codebooks], sampled: what `stream` gives, joined."""
+    """Sample codes int32 [batch, frames, codebooks]: the blocks of `stream`, concatenated."""
     return np.concatenate(list(stream(model, variables, frames, **options)), axis=1)
 
 
@@ -118,7 +117,7 @@ def stream(
     overlap: int = 0,
     chunk: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Samples codes and gives them in blocks int32 [batch, frames, codebooks], as they are whole.
+    """Sample codes; yield them in blocks int32 [batch, frames, codebooks] as frames are complete.
 
     examples: [batch] integers. An example's codes are a function of (seed, its number here, its
         text and prompt), whatever else is in the batch: the key of each code is the seed's, folded
@@ -128,12 +127,12 @@ def stream(
     guidance: of classifier-free guidance (Ho & Salimans 2022), logits = unconditional + guidance *
         (conditional - unconditional), both in one batch; 1 is none.
     temperature, top_k, top_p: see `draw`. top_k=1 is greedy, 0 is all; the defaults are MusicGen's.
-    window: frames that the model sees at once, all by default. More than those are sampled window
-        by window, each going on from the last `overlap` frames of the one before.
-    chunk: steps between blocks; by default a window's at once.
+    window: frames that the model sees at once, all by default. More frames are sampled window by
+        window, each continuing from the last `overlap` frames of the one before.
+    chunk: steps between blocks; by default those of a window.
 
     Programs are compiled for each (batch, window, frames of the prompt, length of text, chunk).
-    Raises UserError, one line, for what does not fit.
+    Raises UserError for arguments that do not fit each other.
     """
     examples = np.asarray(examples)
     if examples.ndim != 1 or not len(examples) or examples.dtype.kind != "i":
@@ -152,7 +151,7 @@ def stream(
     drawing = dict(
         guided=guidance != 1, top_k=min(top_k or model.codebook_size, model.codebook_size)
     )
-    codes, given = np.asarray(prompt, np.int32), 0  # frames that were given to the caller
+    codes, given = np.asarray(prompt, np.int32), 0  # `given`: frames that the caller has
     while given < frames:
         start = 0 if codes.shape[1] < window else codes.shape[1] - overlap
         here = codes[:, start:]
@@ -173,7 +172,7 @@ def stream(
         for begin in range(prefill, len(schedule_SxK), size):
 
             def steps_of(x, fill, axis=0):
-                """Those of this chunk; steps beyond the schedule, of the last, draw nothing."""
+                """Return those of this chunk; steps past the end of the schedule draw nothing."""
                 x = np.moveaxis(x, axis, 0)[begin : begin + size]
                 widths = [(0, size - len(x))] + [(0, 0)] * (x.ndim - 1)
                 return np.pad(x, widths, constant_values=fill)

@@ -43,7 +43,7 @@ class Memory(NamedTuple):
 
 
 def sinusoids(positions_S, dim: int):
-    """[steps, dim], float32: cosines of dim / 2 frequencies, 1 down to 1 / 10000, then the sines.
+    """Return [steps, dim], float32: cosines of dim / 2 frequencies, 1 to 1 / 10000, then the sines.
 
     `dim` is even and at least 4. As transformers' MusicgenSinusoidalPositionalEmbedding.
     """
@@ -55,7 +55,7 @@ def sinusoids(positions_S, dim: int):
 
 
 def rotate(x_BxSxNxH, positions_S):
-    """Rotary positions: features i and i + H / 2 of a head turn by position / 10000^(2 i / H)."""
+    """Rotate features i and i + H / 2 of a head by position / 10000^(2 i / H): rotary positions."""
     half = x_BxSxNxH.shape[-1] // 2
     frequencies = 10_000.0 ** -(np.arange(half) / half)
     angles = positions_S[:, None, None].astype(jnp.float32) * frequencies.astype(np.float32)
@@ -65,10 +65,10 @@ def rotate(x_BxSxNxH, positions_S):
 
 
 def causal_attention(queries_BxSxNxH, keys_BxSxNxH, values_BxSxNxH):
-    """Attention of every step to itself and those before, [batch, steps, heads, dim / heads].
+    """Attend from every step to itself and those before, [batch, steps, heads, dim / heads].
 
-    Of BLOCK steps at a time, each block to no more keys than it sees, its weights computed anew in
-    the backward pass: O(steps) of memory, and half the work.
+    BLOCK steps at a time, each block to the keys that it sees only, with its weights recomputed in
+    the backward pass: O(steps) memory and half the work.
     """
 
     @jax.checkpoint
@@ -106,13 +106,16 @@ class Attention(nn.Module):
         return x_RxD.reshape(batch, -1, self.heads, self.dim // self.heads)
 
     def keys_values(self, x_RxD, batch: int, positions_L=None):
-        """Both [batch, length, heads, dim / heads]; keys rotated to `positions` if given."""
+        """Return both, [batch, length, heads, dim / heads]; keys rotated to `positions` if given."""
         keys, values = (self._split(linear(x_RxD), batch) for linear in (self.key, self.value))
         return (keys if positions_L is None else rotate(keys, positions_L)), values
 
     def __call__(self, x_RxD, keys_values, mask=None, positions_S=None):
-        """mask: bool, broadcast to [batch, heads, steps, length]; without one each step reads
-        itself and those before. Softmax in float32."""
+        """Attend to keys and values; the softmax is in float32.
+
+        mask: bool, broadcast to [batch, heads, steps, length]; without one each step attends to
+        itself and those before.
+        """
         queries = self._split(self.query(x_RxD), len(keys_values[0]))
         if positions_S is not None:
             queries = rotate(queries, positions_S)
@@ -154,15 +157,15 @@ class Layer(nn.Module):
         self.ffn_out = linear(self.dim)
 
     def read(self, text_BxLxD):
-        """Keys and values of the text for this layer's cross-attention."""
+        """Return keys and values of the text for this layer's cross-attention."""
         batch, _, dim = text_BxLxD.shape
         return self.cross_attention.keys_values(text_BxLxD.reshape(-1, dim), batch)
 
     def __call__(self, x_RxD, positions_S, cache, memory, memory_mask):
-        """-> output, (keys, values) of all steps up to these. `cache`, `memory`: of this layer.
+        """Return the output and (keys, values) of all steps up to these.
 
-        The states are rows [batch x steps, dim]: of three axes, XLA on CPU computes the gradient
-        of each layer anew from those of all layers after it.
+        `cache`, `memory`: of this layer. The states are rows [batch x steps, dim]: with three axes,
+        XLA on CPU recomputes the gradient of each layer from those of all layers after it.
         """
         rotary_S = positions_S if self.rotary else None
         y = self.self_norm(x_RxD)
@@ -217,21 +220,21 @@ class Transformer(nn.Module):
         self.norm = _norm(self.dtype)
 
     def read(self, text_BxLxD, mask_BxL) -> Memory:
-        """The text [batch, length, dim] as cross-attention will read it.
+        """Return the text [batch, length, dim] as cross-attention reads it.
 
-        Padding is made 0, so that a text of nothing but padding, which is how unconditional
-        prediction is asked for, adds nothing: keys and values have no bias.
+        Padding is set to 0, so that a text of padding only, which means unconditional prediction,
+        adds nothing: keys and values have no bias.
         """
         text = jnp.where(mask_BxL[..., None], text_BxLxD, 0)
         return Memory(tuple(layer.read(text) for layer in self.layer), mask_BxL)
 
     def empty_cache(self, batch: int, steps: int) -> Cache:
-        """The cache before the first of `steps` steps."""
+        """Return the cache before the first of `steps` steps."""
         zeros = jnp.zeros((batch, steps, self.heads, self.dim // self.heads), self.dtype)
         return Cache(jnp.zeros((), jnp.int32), ((zeros, zeros),) * self.layers)
 
     def __call__(self, x_BxSxD, memory: Memory | None = None, cache: Cache | None = None):
-        """-> (output, cache). With a cache the steps continue those in it; else None comes back."""
+        """Return (output, cache). With a cache the steps continue it; without, the cache is None."""
         steps = x_BxSxD.shape[1]
         positions_S = jnp.arange(steps) + (0 if cache is None else cache.position)
         x = x_BxSxD.astype(self.dtype)

@@ -10,7 +10,7 @@ from indep_jax.signal import stft
 def mel_filterbank(
     sample_rate: int, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None
 ) -> np.ndarray:
-    """Triangular filters, float64 [n_fft // 2 + 1, n_mels], on the HTK mel scale, peak 1.
+    """Return triangular filters, float64 [n_fft // 2 + 1, n_mels], on the HTK mel scale, peak 1.
 
     Frequencies in Hz; `f_max` defaults to half the sample rate. The same numbers as
     torchaudio.functional.melscale_fbanks(norm=None, mel_scale="htk").
@@ -25,10 +25,10 @@ def mel_filterbank(
 
 
 def slaney_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
-    """Triangular filters, float64 [n_fft // 2 + 1, n_mels], of equal area, from 0 to half the rate.
+    """Return triangular filters, float64 [n_fft // 2 + 1, n_mels], of equal area.
 
-    On the scale of Slaney's Auditory Toolbox: linear up to 1 kHz, then logarithmic. The same numbers
-    as librosa.filters.mel, transposed.
+    From 0 to half the sample rate, on the scale of Slaney's Auditory Toolbox: linear up to 1 kHz,
+    then logarithmic. The same numbers as librosa.filters.mel, transposed.
     """
 
     def to_mel(hz):
@@ -40,7 +40,7 @@ def slaney_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
 
 
 def _triangles(edges: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
-    """Filters that rise and fall between edges [n_mels + 2], Hz, at the frequencies of an FFT."""
+    """Return filters that rise and fall between edges [n_mels + 2], Hz, at an FFT's frequencies."""
     bins = np.linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
@@ -48,10 +48,11 @@ def _triangles(edges: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
 
 
 def mel_spectrogram(x_BxT, sample_rate: int, n_fft: int, *, n_mels: int = 64, f_min: float = 64.0):
-    """Power mel spectrogram [batch, ceil(time / hop), n_mels] of x [batch, time], hop n_fft / 4.
+    """Return the power mel spectrogram [batch, ceil(time / hop), n_mels] of x [batch, time].
 
-    Window-normalised STFT of the signal reflected by (n_fft - hop) / 2 at both ends and padded
-    with zeros to whole frames: the spectrogram of EnCodec's multi-scale mel loss (audiocraft).
+    The hop is n_fft / 4. Window-normalised STFT of the signal reflected by (n_fft - hop) / 2 at both
+    ends and padded with zeros to whole frames: the spectrogram of EnCodec's multi-scale mel loss
+    (audiocraft).
     """
     chex.assert_rank(x_BxT, 2)
     hop = n_fft // 4

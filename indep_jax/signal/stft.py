@@ -6,17 +6,17 @@ import numpy as np
 
 
 def hann_window(n: int) -> np.ndarray:
-    """Periodic Hann window, float64 [n] (as torch.hann_window and scipy with sym=False)."""
+    """Return a periodic Hann window, float64 [n] (as torch.hann_window, scipy with sym=False)."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)
 
 
 def at_least_float32(x):
-    """x in float32 if it came in lower precision, else unchanged (float64 stays float64)."""
+    """Return x in float32 if its precision is lower, else unchanged (float64 stays float64)."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def frame(x_BxT, size: int, hop: int):
-    """Overlapping frames [batch, 1 + (time - size) // hop, size] of x [batch, time].
+    """Cut x [batch, time] into overlapping frames [batch, 1 + (time - size) // hop, size].
 
     `hop` must divide `size`. Frames are joined from shifted views of hop-sized blocks, whose
     gradient is a sum of pads; a gather's would be a scatter, slow on every backend.
@@ -33,7 +33,7 @@ def frame(x_BxT, size: int, hop: int):
 
 
 def stft(x_BxT, n_fft: int, hop: int, *, normalized: bool = False):
-    """Complex spectrogram [batch, frames, n_fft // 2 + 1] of x [batch, time].
+    """Return the complex spectrogram [batch, frames, n_fft // 2 + 1] of x [batch, time].
 
     Periodic Hann window, no centring: frame i starts at sample i * hop. `normalized` divides by
     the root of the window's energy (torchaudio's normalized="window").

@@ -1,1 +1,1 @@
-"""Text to conditions of a language model: encoders, tokenizers, stored embeddings, dropout."""
+"""Text as a language model's condition: encoders, tokenizers, stored states, dropout."""

@@ -1,7 +1,7 @@
-"""Texts to what a language model attends to: states [batch, tokens, dim], mask [batch, tokens].
+"""Texts as states [batch, tokens, dim] and a mask [batch, tokens] for a language model.
 
-An empty text has no tokens: its mask is False throughout, its states are zero. So are the states
-of padding, and those of texts that `drop` took away.
+An empty text has no tokens: its mask is False throughout and its states are zero. So are the
+states of padding, and those of texts that `drop` removed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BATCH = 16  # texts that `store` encodes at a time
 
 
 def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
-    """The tokenizer of a folder's tokenizer.json. Raises UserError, one line."""
+    """Return the tokenizer of a folder's tokenizer.json. Raises UserError where there is none."""
     path = pathlib.Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise UserError(
@@ -43,10 +43,10 @@ def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
 def tokenize(
     tokenizer: tokenizers.Tokenizer, texts: Sequence[str], max_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of texts: ids int32 [batch, max_tokens], and mask bool, True where there is one.
+    """Return the ids int32 [batch, max_tokens] of texts, and a mask, True at tokens.
 
-    Longer texts are cut, special tokens kept. Blank texts have no tokens, not even special ones.
-    Raises UserError where `max_tokens` has no room for any but the special ones.
+    Longer texts are cut; their special tokens are kept. Blank texts have no tokens, not even special
+    ones. Raises UserError if `max_tokens` has room for special tokens only.
     """
     special = tokenizer.num_special_tokens_to_add(is_pair=False)
     if max_tokens <= special:
@@ -63,10 +63,10 @@ def tokenize(
 
 
 class Conditioner:
-    """A frozen text encoder and its tokenizer. Compiled once for each size of batch.
+    """A frozen text encoder and its tokenizer, compiled once for each batch size.
 
-    module: T5Encoder or MiniLM, or what is called as they are. variables: its weights.
-    max_tokens: of every text; longer ones are cut. dim: of the states.
+    module: T5Encoder, MiniLM, or a module that is called like them. variables: its weights.
+    max_tokens: per text; longer texts are cut. dim: of the states.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class Conditioner:
         )
 
     def __call__(self, texts: Sequence[str]) -> tuple[jax.Array, np.ndarray]:
-        """States float32 [batch, max_tokens, dim] and mask bool [batch, max_tokens]."""
+        """Return states float32 [batch, max_tokens, dim] and mask bool [batch, max_tokens]."""
         ids, mask = tokenize(self.tokenizer, texts, self.max_tokens)
         return self._encode(self.variables, ids, mask), mask
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """What tells this encoder's states from another's: a hash of all that decides them."""
+        """The hash that identifies this encoder's states: of everything that determines them."""
         digest = hashlib.sha256(f"{self.module!r} {self.max_tokens}".encode())
         tokenizer = json.loads(self.tokenizer.to_str())
-        for setting in ("truncation", "padding"):  # set anew for every call
+        for setting in ("truncation", "padding"):  # set at every call
             tokenizer.pop(setting, None)
         digest.update(json.dumps(tokenizer, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
@@ -109,21 +109,22 @@ class Conditioner:
 def drop(
     key: jax.Array, states_BxTxD: jax.Array, mask_BxT: jax.Array, probability: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Condition dropout: each text of a batch is taken away, whole, with this probability.
+    """Remove each text of a batch, whole, with this probability: condition dropout.
 
-    What is left of it is what an empty text gives. Training with it is what guidance needs (Ho &
-    Salimans 2021, "Classifier-Free Diffusion Guidance"); audiocraft's MusicGen takes 0.3.
+    A removed text has the states and the mask of an empty one. Classifier-free guidance needs
+    training with it (Ho & Salimans 2021, "Classifier-Free Diffusion Guidance"); audiocraft's MusicGen
+    uses 0.3.
     """
     keep = jax.random.bernoulli(key, 1 - probability, (states_BxTxD.shape[0], 1))
     return jnp.where(keep[..., None], states_BxTxD, 0), mask_BxT & keep
 
 
 def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditioner) -> None:
-    """Writes the states of a dataset's texts, each once, into a folder: text.npy and text.json.
+    """Write the states of a dataset's texts, each once, into a folder: text.npy and text.json.
 
-    text.npy holds the tokens of all texts behind one another, float32 [tokens, dim], text.json the
-    texts, how many tokens each has, and the encoder's fingerprint. Texts that the folder has by
-    this encoder already are kept; where they are all there, nothing is done.
+    text.npy holds the states of all texts, concatenated, float32 [tokens, dim]; text.json the texts,
+    how many tokens each has, and the encoder's fingerprint. Texts that this encoder has already
+    written to the folder are kept; if all are there, nothing is done.
     """
     folder = pathlib.Path(folder)
     wanted = {text for text in texts if text.strip()}
@@ -168,10 +169,10 @@ def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditio
 
 
 class Stored:
-    """What `store` wrote, called as the Conditioner that made it; needs no encoder.
+    """The states that `store` wrote, called like the Conditioner that made them.
 
-    fingerprint, max_tokens, dim: the encoder's. texts: those that it knows.
-    Raises UserError, one line, where a folder has no states, or not those that text.json says.
+    fingerprint, max_tokens, dim: the encoder's. texts: those that have states.
+    Raises UserError if a folder has no states, or not those that text.json lists.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -190,16 +191,16 @@ class Stored:
         except OSError as error:
             raise UserError(f"{error.filename}: {(error.strerror or '').lower()}") from None
         except (ValueError, KeyError, TypeError, EOFError):
-            raise UserError(f"{folder}: {INFO} and {STATES} are not a pair that fits") from None
+            raise UserError(f"{folder}: {INFO} and {STATES} do not belong together") from None
         self._spans = dict(zip(self.texts, zip(ends, ends[1:]), strict=True))
 
     def __reduce__(self):
         return Stored, (self._folder,)  # not the states, which a worker process maps for itself
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """States float32 [batch, max_tokens, dim] and mask bool [batch, max_tokens].
+        """Return states float32 [batch, max_tokens, dim] and mask bool [batch, max_tokens].
 
-        Raises UserError, one line, for a text that was not stored.
+        Raises UserError for a text that was not stored.
         """
         states = np.zeros((len(texts), self.max_tokens, self.dim), np.float32)
         mask = np.zeros((len(texts), self.max_tokens), bool)

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def relative_buckets(length: int, buckets: int, max_distance: int) -> np.ndarray:
-    """The bucket, int32 [length, length], of each key's distance from each query.
+    """Return the bucket, int32 [length, length], of each key's distance from each query.
 
     Half of the buckets are for keys behind the query, half for keys ahead. In each half, half
     again are for one distance each, the others logarithmic up to `max_distance`, beyond which all
@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """Tokens to states.
+    """T5's encoder: tokens to states.
 
     vocab_size: values of a token.
     dim: of the states.
@@ -67,11 +67,11 @@ class T5Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
-        """States float32 [batch, tokens, dim].
+        """Return states float32 [batch, tokens, dim].
 
         Args:
           ids_BxT: int32 [batch, tokens].
-          mask_BxT: bool, False at padding, which nothing attends to; its own states mean nothing.
+          mask_BxT: bool, False at padding, to which nothing attends; its own states are arbitrary.
         """
         chex.assert_rank(ids_BxT, 2)
         chex.assert_equal_shape([ids_BxT, mask_BxT])

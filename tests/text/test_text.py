@@ -162,7 +162,7 @@ def test_broken_store_is_named(tmp_path):
     content = (tmp_path / "text.npy").read_bytes()
     for damaged in (content[:-8], b""):
         (tmp_path / "text.npy").write_bytes(damaged)
-        with pytest.raises(ValueError, match="not a pair that fits"):
+        with pytest.raises(ValueError, match="do not belong together"):
             conditioner.Stored(tmp_path)
     conditioner.store(tmp_path, ["a hymn"], model)
     np.testing.assert_allclose(conditioner.Stored(tmp_path)(["a hymn"])[0], model(["a hymn"])[0],
