@@ -134,7 +134,7 @@ def main():
     processes.join(options.coordinator, options.processes, options.process)
     try:
         train(options.config, options.workdir, max_step=options.max_step)
-    except (processes.Stopped, loop.NonFiniteLoss) as end:
+    except (processes.Stopped, loop.NonFiniteLoss, loop.OutOfMemory) as end:
         print(f"indep_jax.train: {end}", file=sys.stderr)
         sys.exit(128 + end.signal if isinstance(end, processes.Stopped) else 1)
 

@@ -45,6 +45,7 @@ class CodecTask:
     """
 
     placement = ()
+    memory_remedy = "lower batch_size, data.segment_seconds or loss.independence.macro_batch"
 
     def __init__(self, config, pretrained: Callable[[], Mapping] | None = None):
         _check(config, pretrained is not None)

@@ -30,6 +30,10 @@ class LMTask:
     State: step; params; opt_state; ema, the moving average of params. One program, `lm`.
     """
 
+    memory_remedy = (
+        "set model.remat, raise optimizer.accumulate, or lower batch_size or data.segment_seconds"
+    )
+
     def __init__(self, config, pretrained: Callable[[Mapping], Mapping] | None = None):
         """pretrained: of shardings as the variables {params}, the variables that a new run starts
         from in place of random ones."""

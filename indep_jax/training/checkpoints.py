@@ -342,6 +342,12 @@ def store_config(workdir: str | os.PathLike, config: Any) -> None:
     replace_file(pathlib.Path(workdir) / "config.json", content)
 
 
+def forget_config(workdir: str | os.PathLike) -> None:
+    """Delete workdir/config.json, so that a run with another config may begin there."""
+    if not jax.process_index():
+        (pathlib.Path(workdir) / "config.json").unlink(missing_ok=True)
+
+
 def _plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config))
 

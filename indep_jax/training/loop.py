@@ -8,6 +8,7 @@ random key) and named by the number of steps done where they are shown or saved.
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +19,7 @@ import matplotlib.figure
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from indep_jax.support import devices
 from indep_jax.support.errors import UserError
 from indep_jax.training import batches, checkpoints, processes, sharding, writers
 
@@ -38,6 +40,7 @@ class Evaluation(NamedTuple):
 class Task(Protocol):
     """What a task provides. `seconds_per_batch` (audio in a global batch) is optional."""
 
+    memory_remedy: str  # which fields to change when the devices' memory runs out: "lower X or Y"
     dataset: grain.MapDataset  # batches by index: trees of numpy arrays, this process's rows
     placement: Sequence[tuple[str, PartitionSpec]]  # see sharding.placement; [] replicates all
     # Each jitted here, the state donated. Every metric is a scalar; "loss" is shown while training.
@@ -68,6 +71,10 @@ class NonFiniteLoss(RuntimeError):
     """A metric of a step was NaN or infinite; the message is one line."""
 
 
+class OutOfMemory(RuntimeError):
+    """The devices' memory ran out; the message is one line that says what to lower."""
+
+
 def run(
     task: Task, config: Any, workdir: str | os.PathLike, *, max_step: int | None = None
 ) -> State:
@@ -75,7 +82,7 @@ def run(
 
     Args:
       task: see Task.
-      config: seed, steps, init_from, log_every, evaluate_every, save_every, keep; optionally mesh
+      config: seed, steps, init_from, log_every, evaluate_every, save_every, keep, dtype; optionally mesh
         (see sharding.make_mesh). Stored in the workdir.
       workdir: checkpoints/, config.json and what writers.Writers writes.
       max_step: stop there as if interrupted: saved, and not evaluated unless it was due.
@@ -86,6 +93,7 @@ def run(
       processes.Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread;
         elsewhere signals do what they always do. Of several processes, SIGTERM to one stops all.)
       NonFiniteLoss: a metric was not finite. The state that gave it is not saved.
+      OutOfMemory: a step, or what comes before it, needs more memory than a device has.
     """
     for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
         if config[name] < 1:
@@ -94,11 +102,21 @@ def run(
     try:
         checkpoints.check_config(workdir, config)
         saved = checkpoints.Checkpoints(workdir, keep=config.keep)
+        if jax.process_index() == 0:
+            print(
+                f"training on {devices.describe()}, in {config.dtype}", file=sys.stderr, flush=True
+            )
         with processes.Signals() as signals:
             try:
                 state = _Run(task, config, workdir, saved, signals).train(max_step)
             finally:
                 saved.close()
+    except RuntimeError as error:
+        if (reason := devices.out_of_memory(error)) is None:
+            raise
+        raise OutOfMemory(
+            f"out of device memory ({reason}): {task.memory_remedy}, {_where_to_go_on(workdir)}"
+        ) from error
     except OSError as error:
         if error.strerror and not error.filename:  # a write, which does not say where
             raise OSError(error.errno, error.strerror, os.fspath(workdir)) from error
@@ -108,6 +126,18 @@ def run(
     if signals.received:
         raise processes.Stopped(signals.received, int(state["step"]), workdir)
     return state
+
+
+def _where_to_go_on(workdir: str | os.PathLike) -> str:
+    """How a run goes on that ran out of memory; without a checkpoint its config is free again."""
+    last = checkpoints.latest(workdir)
+    if last is None:
+        checkpoints.forget_config(workdir)
+        return "in the same workdir, where nothing was saved yet"
+    return (
+        f"in a new workdir with init_from={workdir}, to go on from step {last.name}; where there is "
+        "more memory, the same command goes on"
+    )
 
 
 class _Run:
@@ -203,6 +233,8 @@ class _Run:
         step = np.int32(self.step)
         if name not in self.compiled:
             self.compiled[name] = self._compile(name, batch, step)
+            if memory := devices.memory(self.compiled[name]):
+                self.out.message(f"{name}: a step takes {memory}")
             begin, waited = time.perf_counter(), 0.0  # starting up is no speed
         self.state, metrics = self.compiled[name](self.state, batch, step)
         previous, self.pending = self.pending, metrics

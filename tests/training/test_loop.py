@@ -46,6 +46,7 @@ class Toy:
     """
 
     seconds_per_batch = 2.0
+    memory_remedy = "lower batch_size"
     placement = [("w$", PartitionSpec("fsdp"))]
 
     def __init__(self, steps, *, nan_at=None, pause=0.0, width=1):
@@ -124,6 +125,7 @@ def make_config(**changes):
         dict(
             seed=3,
             steps=22,
+            dtype="float32",
             init_from="",
             log_every=4,
             evaluate_every=9,
@@ -371,9 +373,11 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_checkpoint_before(
     process = start(tmp_path, f"--largest_file={largest_file}")
     _, errors = process.communicate()
     assert process.returncode == 1
-    *progress, last = errors.strip().splitlines()
+    devices, *progress, last = errors.strip().splitlines()
+    assert devices == "training on 1 x CPU (1 process), in float32"
     assert last.startswith("OSError: ") and str(tmp_path) in last, last
-    assert all(line.startswith("step ") for line in progress), errors
+    shown = re.compile("(step |(single|joined): a step takes )")
+    assert all(map(shown.match, progress)), errors
     assert before == checkpoints.damage(tmp_path / "checkpoints/10") == ""
     assert checkpoints.latest(tmp_path).name == "10"
     assert_same(loop.run(Toy(22), make_config(), tmp_path), undisturbed[2])
@@ -456,6 +460,41 @@ def test_non_finite_loss_stops_before_it_is_saved(tmp_path, nan_at, good):
     assert message.endswith(f"checkpoints/{good}" if good else "there is none")
     path = checkpoints.latest(tmp_path)
     assert (path and int(path.name)) == good
+
+
+def test_the_devices_and_the_memory_of_a_step_are_said(tmp_path, capsys):
+    loop.run(Toy(22), make_config(), tmp_path, max_step=1)
+    first, memory = capsys.readouterr().err.splitlines()[:2]
+    assert first == "training on 1 x CPU (1 process), in float32"
+    assert re.fullmatch(r"single: a step takes 0\.\d MB", memory)
+
+
+class Huge(Toy):
+    """Whose joined program asks for more than any machine has."""
+
+    def joined(self, state, batch, rng):
+        x = jnp.zeros((10**7, 10**7)).at[0, 0].set(batch["current"]["x"][0, 0])
+        return state | dict(step=state["step"] + 1), dict(loss=jnp.sort(x, axis=0)[-1, 0])
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_out_of_memory_is_one_line_and_the_run_goes_on(undisturbed, tmp_path, saved):
+    reference, _, state = undisturbed
+    if saved:
+        loop.run(Toy(22), make_config(), tmp_path, max_step=2)
+    with pytest.raises(loop.OutOfMemory) as error:
+        loop.run(Huge(22), make_config(), tmp_path)
+    message = str(error.value)
+    assert message.startswith("out of device memory (Out of memory allocating 400000000000")
+    assert "lower batch_size" in message and "\n" not in message
+    assert (f"init_from={tmp_path}, to go on from step 2" in message) == saved
+    if not saved:  # another config may begin in its place
+        loop.run(Toy(22), make_config(seed=4), tmp_path, max_step=2)
+        return
+    with pytest.raises(ValueError, match="seed: 3 -> 4"):
+        loop.run(Toy(22), make_config(seed=4), tmp_path)
+    assert_same(loop.run(Toy(22), make_config(), tmp_path), state)
+    assert read_metrics(tmp_path) == read_metrics(reference)
 
 
 def test_eight_devices_give_the_numbers_of_one(undisturbed, tmp_path):
