@@ -181,4 +181,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_bool("dependence", False, "Also measure the codebooks, before and after training.")
     flags.DEFINE_string("output", None, "Folder to write to.", required=True)
-    command.run(main)
+    command.run(main, memory_remedy="lower --seconds")

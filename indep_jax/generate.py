@@ -154,4 +154,4 @@ if __name__ == "__main__":
     flags.DEFINE_float("temperature", 1.0, "Of the softmax that codes are drawn from.")
     flags.DEFINE_integer("top_k", 250, "Codes to choose from, the likeliest; 1 is greedy, 0 all.")
     flags.DEFINE_float("top_p", 1.0, "Their largest total probability.")
-    command.run(main)
+    command.run(main, memory_remedy="give fewer --text at once, use --dtype=bfloat16")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
+from indep_jax.support import devices
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import cache_folder
 
@@ -22,28 +23,30 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, so that what is half-written is cleared away as after Ctrl-C."""
 
 
-def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
+def run(main: Callable[..., None], choices: Sequence[str] = (), *, memory_remedy: str = "") -> None:
     """Parse the absl flags, call `main()` and exit.
 
     With `choices`, one argument that is not a flag is required, one of them, and given to `main`.
+    `memory_remedy` says what to change when a device's memory runs out ("lower --seconds").
 
     Exit code 0, also after --help. 2 for what the user can mend, printed to stderr in one line as
     "module: message": a bad flag, a UserError, or an OSError that names a file or says that the
-    disk failed. 130 when interrupted, 143 when terminated. 1 for everything else: it keeps its
-    traceback, whose last line says that this is a bug of the package. `--verbosity=1` shows the
-    traceback of a user's error as well. Log lines below warnings, such as Orbax's, are left out
-    unless `--verbosity` asks for them.
+    disk failed. 130 when interrupted, 143 when terminated. 1 where a device's memory ran out,
+    in one line too, and for everything else, which keeps its traceback; that ends in a line that
+    says that this is a bug of the package. `--verbosity=1` shows the traceback of a user's error
+    as well. Log lines below warnings, such as Orbax's, are left out unless `--verbosity` asks for
+    them.
 
     Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, by default in the user's cache folder,
     so that the same command compiles once. Nothing here imports JAX: a `main` that imports what it
-    needs itself answers --help at once.
+    needs itself answers --help at once. Where an accelerator has no plugin of JAX, a line says so.
     """
     spec = sys.modules["__main__"].__spec__
     name = spec.name.removesuffix(".__main__") if spec else sys.argv[0]
 
-    def fail(message: str):
+    def fail(message: str, code: int = 2):
         print(f"{name}: {message}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(code)
 
     def parse(argv: Sequence[str]) -> Sequence[str]:
         try:
@@ -63,6 +66,8 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         _keep_programs()
+        if spec:  # the scripts in launch/ leave computing to the commands
+            devices.warn_of_missing_plugin(name)
         signal.signal(signal.SIGTERM, _terminate)
         try:
             main(*argv[1:])
@@ -71,6 +76,9 @@ def run(main: Callable[..., None], choices: Sequence[str] = ()) -> None:
             print(f"{name}: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
             sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
         except Exception as error:
+            if reason := devices.out_of_memory(error):
+                logging.debug("where it was raised", exc_info=True)
+                fail(_out_of_memory(reason, memory_remedy), code=1)
             message = _user_message(error)
             if message is None:
                 error.add_note(f"{name}: this is a bug of indep_jax; please report the lines above")
@@ -98,6 +106,13 @@ def _keep_programs() -> None:
             sys.modules["jax"].config.update(setting, value)
         else:
             os.environ[setting.upper()] = str(value)
+
+
+def _out_of_memory(reason: str, remedy: str) -> str:
+    remedies = [*filter(None, [remedy]), "end other programs that use the device"]
+    if sys.modules["jax"].default_backend() != "cpu":
+        remedies.append("set JAX_PLATFORMS=cpu")
+    return f"out of device memory ({reason}): {', or '.join(remedies)}"
 
 
 def _user_message(error: Exception) -> str | None:

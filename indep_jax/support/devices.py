@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -61,6 +60,8 @@ def warn_of_missing_plugin(command: str) -> None:
 
 
 def _has_cuda() -> bool:
+    import importlib.metadata  # here: most commands do not need it, and it takes its time
+
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return any("cuda" in plugin.name for plugin in plugins)
 

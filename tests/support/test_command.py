@@ -1,5 +1,6 @@
 """Commands end with 0, with one line and 2 for what a user can mend, with a traceback and 1 for a bug."""
 
+import os
 import subprocess
 import sys
 
@@ -18,6 +19,10 @@ def numpy():
 def jax():
     import jax.numpy as jnp
     jnp.zeros((2, 3)) + jnp.zeros((2, 4))
+
+def memory():
+    import jax.numpy as jnp
+    jnp.zeros(10**14).block_until_ready()
 
 def fail(error):
     raise error
@@ -46,13 +51,14 @@ CASES = dict(
     unnamed=lambda: fail(OSError("an odd state of a socket")),
     numpy=numpy,
     jax=jax,
+    memory=memory,
 )
 def main():
     CASES[flags.FLAGS.case]()
 
 if __name__ == "__main__":
     flags.DEFINE_enum("case", "tell", list(CASES), "What.")
-    command.run(main)
+    command.run(main, memory_remedy="lower --seconds")
 """
 
 
@@ -100,6 +106,28 @@ def test_a_bug_keeps_its_traceback_and_says_so(run, case, error):
     *traceback, last = said.splitlines()
     assert code == 1 and last.startswith("tool: this is a bug of indep_jax")
     assert traceback[0].startswith("Traceback") and any(x.startswith(error) for x in traceback)
+
+
+def test_a_full_device_is_one_line_that_says_what_to_lower(run):
+    code, _, said = run("--case=memory")
+    assert code == 1 and said == (
+        "tool: out of device memory (Out of memory allocating 400000000000000 bytes): "
+        "lower --seconds, or end other programs that use the device\n"
+    )
+
+
+@pytest.mark.parametrize("platforms, lines", [("", 2), ("cpu", 1)])
+def test_a_command_says_that_a_plugin_is_missing(run, tmp_path, platforms, lines):
+    done = subprocess.run(
+        [sys.executable, "-m", "tool", "--case=user"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | dict(JAX_PLATFORMS=platforms, TPU_WORKER_ID="0", CUDA_VISIBLE_DEVICES=""),
+    )
+    said = done.stderr.splitlines()
+    assert done.returncode == 2 and len(said) == lines
+    assert lines == 1 or said[0].startswith("tool: this machine has a TPU, and JAX has no plugin")
 
 
 @pytest.mark.parametrize("wrong", ["--nonsense=1", "--case=odd", "stray"])

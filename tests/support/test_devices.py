@@ -1,5 +1,7 @@
 """What is said of devices: those that run, those that JAX leaves idle, and those that are full."""
 
+import importlib.metadata
+import importlib.util
 import logging
 import types
 
@@ -15,8 +17,8 @@ MISSING = "this machine has {}, and JAX has no plugin for it"
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A machine without any accelerator or plugin, its root folder."""
-    monkeypatch.setattr(devices.importlib.metadata, "entry_points", lambda group: [])
-    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (tmp_path / "dev").mkdir()
     return tmp_path
 
@@ -36,7 +38,7 @@ def test_a_gpu_without_its_plugin_is_named(machine, monkeypatch, device):
         assert devices.missing_plugin(machine, {name: value}) is None
     assert devices.missing_plugin(machine, {"CUDA_VISIBLE_DEVICES": "0"}) == line
     plugin = types.SimpleNamespace(name="xla_cuda12")
-    monkeypatch.setattr(devices.importlib.metadata, "entry_points", lambda group: [plugin])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [plugin])
     assert devices.missing_plugin(machine, {}) is None
 
 
@@ -48,7 +50,7 @@ def test_a_tpu_without_its_library_is_named(machine, monkeypatch, by):
     line = devices.missing_plugin(machine, environ)
     assert line.startswith(MISSING.format("a TPU")) and "pip install 'indep_jax[tpu]'" in line
     assert devices.missing_plugin(machine, environ | {"JAX_PLATFORMS": "cpu"}) is None
-    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: types.ModuleType(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: types.ModuleType(name))
     assert devices.missing_plugin(machine, environ) is None
 
 
