@@ -1,4 +1,4 @@
-"""Training batches as global arrays on the devices, and the history that a step may see."""
+"""Training batches as global arrays, each with the batches before it where a step needs them."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ Batch = Any  # tree of arrays whose first axis is the rows of the global batch
 
 
 class Batches:
-    """Training batches as global arrays: in order, and any by its index."""
+    """Training batches as global arrays, in order or by index."""
 
     def __init__(self, dataset: grain.MapDataset, mesh: Mesh, workers: int):
         self._dataset, self._mesh, self._workers = dataset, mesh, workers
         self._iterator: grain.DatasetIterator[Batch] | None = None
-        self._recent: dict[int, Batch] = {}  # the batches of the longest history so far
+        self._recent: dict[int, Batch] = {}  # as many as the longest history so far needs
         self._longest = 1
 
     def read(self, index: int) -> Batch:
@@ -27,9 +27,9 @@ class Batches:
         return sharding.shard_batch(self._dataset[index], self._mesh)
 
     def next(self, index: int, history: int) -> Batch:
-        """Return the batch `index`, with those before it (see loop.Task.plan).
+        """Return the batch `index` with its history (see loop.Task.plan).
 
-        Calls must go through the indices one by one.
+        Successive calls must have successive indices.
         """
         if self._iterator is None:
             self._iterator = pipeline.iterate(self._dataset, index, self._workers)
@@ -38,7 +38,7 @@ class Batches:
         self._longest = max(self._longest, history)
         batch = sharding.shard_batch(current, self._mesh)
         if history > 1:
-            # After a resume, or at the first long history, earlier batches are read by index.
+            # After a resume, or at the first long history, read earlier batches by index.
             earlier = [
                 self._recent[i] if i in self._recent else self._dataset[i]
                 for i in range(index - history + 1, index + 1)

@@ -1,10 +1,10 @@
-"""What a workdir keeps of a run: config.json and checkpoints/ (Orbax, state and data position).
+"""The stored part of a run: workdir/config.json and workdir/checkpoints/ (Orbax).
 
-A batch is a function of (seed, index), so the data position is one integer and is stored as JSON
-beside the arrays; there is no iterator state. Random keys are derived from the step: none stored.
-Orbax writes a step beside its final name and renames it when complete, so a save that was cut
-leaves nothing that looks like a checkpoint. Just before, a manifest of its files is added: one that
-a disk or a copy has damaged since is recognised, and the one before is used.
+A checkpoint holds the state and the data position. Batches are a function of (seed, index), so the
+position is one integer, stored as JSON; random keys follow from the step, so none are stored.
+Orbax writes a checkpoint under a temporary name and renames it when complete, so an interrupted
+save leaves nothing that looks like a checkpoint. Before the renaming we add a manifest of hashes,
+with which later damage to the files is noticed; then the checkpoint before is used.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from jax.sharding import SingleDeviceSharding
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import replace_file
 
-# Fields that do not change the numbers of a run, so a resumed run may change them.
+# Fields that a resumed run may change, as they do not change its numbers.
 FREE_FIELDS = (
     "log_every",
     "evaluate_every",
@@ -37,17 +37,17 @@ FREE_FIELDS = (
     "data.max_unreadable",
 )
 MANIFEST = "sha256sums"  # in every checkpoint; `sha256sum -c` reads it
-# Orbax writes the time of the commit into the first, and the second whole, after the seal.
+# Orbax writes these after `_seal`: the time of the commit into the first, the second whole.
 _STAMPED = "_CHECKPOINT_METADATA"
 _UNSEALED = (MANIFEST, _STAMPED, "commit_success.txt")
 _ABSENT = "(absent)"
 
 
 class Lock:
-    """Holds a workdir for one run: made by every process, taken by the first of several.
+    """Reserve a workdir for one run; with several processes, the first holds the lock.
 
-    The operating system releases it when the process ends, however it ends. Raises UserError, one
-    line, when another run has it, and OSError when the workdir cannot be written.
+    The operating system releases the lock when the process ends, in whatever way. Raises UserError
+    where another run holds it, and OSError where the workdir cannot be written.
     """
 
     def __init__(self, workdir: str | os.PathLike):
@@ -64,35 +64,35 @@ class Lock:
             self._file.close()
             raise UserError(f"{workdir} is in use by another run, {holder}") from None
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a disk that has no locks
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # file systems without locks
                 raise
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         self._file.flush()
 
     def release(self) -> None:
+        """Let another run have the workdir."""
         if self._file is not None:
             self._file.close()
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for the tracebacks that Orbax logs of every thread of a failed save: it raises as well,
-    and that is told."""
+def _no_thread_traceback(record: logging.LogRecord) -> bool:
+    """Drop Orbax's per-thread tracebacks of a failed save; the failure is raised anyway."""
     return not (record.exc_info and "orbax" in record.pathname)
 
 
 class Checkpoints:
-    """Saves the checkpoints of one run, in workdir/checkpoints/STEP.
+    """Save the checkpoints of one run, in workdir/checkpoints/STEP.
 
     Args:
       workdir: the run's folder.
-      keep: how many of the newest are kept.
+      keep: the number of newest checkpoints to keep.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, keep: int):
         self._directory = _directory(workdir)
-        self._saving = 0  # the step whose save was started last
-        logging.getLogger("absl").addFilter(_is_news)
+        self._saving = 0  # the step of the save started last
+        logging.getLogger("absl").addFilter(_no_thread_traceback)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -103,15 +103,15 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any, position: Mapping[str, Any]) -> None:
-        """Starts an asynchronous save; the state may be donated as soon as this returns.
+        """Start an asynchronous save; the state may be donated as soon as this returns.
 
-        Raises OSError, with the folder, when this save or the one before it could not be written.
+        Raises OSError, which names the folder, where this save or the one before failed.
         """
         with self._naming_failures():
-            # The save before must be over: its seal asks for its step.
+            # The save before must have ended, as `_seal` reads its step.
             self._manager.wait_until_finished()
             self._saving = step
-            # Asked beforehand: Orbax tells of a full disk in hundreds of lines.
+            # Checked here, as Orbax reports a full disk in hundreds of lines.
             needed = sum(x.nbytes for x in jax.tree.leaves(state))
             free = shutil.disk_usage(self._directory).free
             if needed > free:
@@ -126,23 +126,23 @@ class Checkpoints:
                 raise OSError("there is a newer one")
 
     def wait(self) -> None:
-        """Returns when every save that was started is complete; raises as `save` does."""
+        """Wait until every started save is complete; raise as `save` does."""
         with self._naming_failures():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for running saves and releases the threads; raises as `save` does."""
+        """Wait for running saves and release the threads; raise as `save` does."""
         with self._naming_failures():
             self._manager.close()
 
     def drop_after(self, step: int) -> None:
-        """Deletes checkpoints newer than `step`, which did not verify: the run writes them anew."""
+        """Delete checkpoints after `step`, which did not verify; the run writes them again."""
         for newer in self._manager.all_steps():
             if newer > step:
                 self._manager.delete(newer)
 
     def _seal(self) -> None:
-        """Adds the manifest to a checkpoint that is complete and not yet renamed."""
+        """Add the manifest to a checkpoint that is complete and not yet renamed."""
         if jax.process_index() == 0:
             (folder,) = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
             write_manifest(folder)
@@ -152,7 +152,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            # Orbax and TensorStore raise many types for a disk that is full or gone, over lines.
+            # Orbax and TensorStore raise many types, of many lines, for a full or missing disk.
             reason = " ".join(str(error).split())
             if len(reason) > 300:
                 reason = f"{reason[:300]}..."
@@ -164,7 +164,7 @@ class Checkpoints:
 
 
 def write_manifest(folder: pathlib.Path) -> None:
-    """Writes folder/sha256sums for all files in it, in the format of sha256sum."""
+    """Write folder/sha256sums for all files in it, in the format of sha256sum."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(_digests(folder).items())]
     with open(folder / MANIFEST, "w") as file:
         file.writelines(lines)
@@ -173,7 +173,7 @@ def write_manifest(folder: pathlib.Path) -> None:
 
 
 def damage(path: pathlib.Path) -> str:
-    """What is wrong with a checkpoint's files according to its manifest; empty if nothing is."""
+    """Return how a checkpoint's files differ from its manifest, in words; empty if they agree."""
     try:
         stated = dict(
             reversed(line.split("  ", 1)) for line in (path / MANIFEST).read_text().splitlines()
@@ -181,7 +181,7 @@ def damage(path: pathlib.Path) -> str:
         found = _digests(path)
         json.loads((path / _STAMPED).read_text())
     except OSError as error:
-        where = os.path.basename(error.filename or path)  # a read, unlike an open, names no file
+        where = os.path.basename(error.filename or path)  # unlike open, read does not name the file
         return f"{where}: {(error.strerror or str(error)).lower()}"
     except ValueError:
         return f"{MANIFEST} or {_STAMPED} is malformed"
@@ -203,10 +203,10 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
-    """The folder of the newest checkpoint that verifies, named by its step, or None.
+    """Return the folder of the newest checkpoint that verifies, named by its step, or None.
 
-    A line on stderr says which were passed over and why. Raises UserError when there are some and
-    none verifies: to begin anew over them is not for a program to decide.
+    Prints on stderr which checkpoints were passed over and why. Raises UserError where there are
+    checkpoints and none verifies: whether to start over is for the user to decide.
     """
     directory = _directory(workdir)
     if not directory.is_dir():
@@ -228,15 +228,15 @@ def latest(workdir: str | os.PathLike) -> pathlib.Path | None:
 def restore(
     path: pathlib.Path, template: Any = None, only: Sequence[str] | None = None
 ) -> tuple[int, Any, dict[str, Any]]:
-    """Reads the checkpoint in the folder `path`: (step, state, position).
+    """Read the checkpoint in the folder `path` and return (step, state, position).
 
     Args:
       path: from `latest`.
-      template: tree of jax.ShapeDtypeStruct with shardings, to restore into exactly this
-        structure. None gives nested dicts and lists of arrays on the first device.
-      only: without a template, the entries of the state to read; the others cost no memory.
+      template: tree of jax.ShapeDtypeStruct with shardings, the structure to restore. None returns
+        nested dicts and lists of arrays on the first device.
+      only: without a template, the entries of the state to read; the others take no memory.
     Raises:
-      UserError: its tree differs from the template's; names the first difference.
+      UserError: the stored tree differs from the template; the message names the first difference.
     """
     handler = ocp.CompositeCheckpointHandler(
         state=ocp.PyTreeCheckpointHandler(), position=ocp.JsonCheckpointHandler()
@@ -269,9 +269,9 @@ def restore(
 def restore_latest(
     workdir: str | os.PathLike, template: Any = None, only: Sequence[str] | None = None
 ) -> tuple[int, Any]:
-    """(step, state) of the newest checkpoint of a run; see `restore`.
+    """Return (step, state) of the newest checkpoint of a run; see `restore`.
 
-    Without a template it needs nothing but the workdir. Raises UserError when there is no
+    Without a template, the workdir is all that is needed. Raises UserError where there is no
     checkpoint.
     """
     path = latest(workdir)
@@ -293,7 +293,7 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 
 def _structure_difference(stored: Any, wanted: Any) -> str:
-    """The first leaf in which two trees of shapes differ, as text; empty when they agree."""
+    """Return the first difference between two trees of shapes, in words; empty if they agree."""
     stored, wanted = _leaves(stored), _leaves(wanted)
     for name in sorted(stored.keys() | wanted.keys()):
         if name not in stored:
@@ -307,16 +307,16 @@ def _structure_difference(stored: Any, wanted: Any) -> str:
 
 
 def read_config(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """The config stored in a workdir as plain data, or None."""
+    """Return the config stored in a workdir as plain data, or None."""
     path = pathlib.Path(workdir) / "config.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def check_config(workdir: str | os.PathLike, config: Any) -> None:
-    """Raises UserError naming every field in which `config` differs from the workdir's.
+    """Raise UserError naming every field in which `config` differs from the workdir's.
 
-    Compared after JSON normalisation (a tuple is a list). FREE_FIELDS may differ, and `steps`
-    too where no schedule is drawn over it (optimizer.schedule is "constant"): such a run goes on.
+    Both are compared as JSON, where a tuple is a list. FREE_FIELDS may differ, and so may `steps`
+    where the learning rate does not depend on it (optimizer.schedule is "constant").
     """
     stored = read_config(workdir)
     if stored is None:
@@ -335,7 +335,7 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
 
 
 def store_config(workdir: str | os.PathLike, config: Any) -> None:
-    """Writes workdir/config.json, beside and then renamed; the first process of several does."""
+    """Write workdir/config.json, whole or not at all, in the first of several processes alone."""
     if jax.process_index():
         return
     content = f"{json.dumps(_plain(config), indent=2)}\n".encode()

@@ -1,9 +1,9 @@
-"""The training loop: state, batch, step, save, evaluate, log, for any task.
+"""The training loop of every task: batch, step, log, save, evaluate.
 
-A run is exact: every batch is a function of (seed, index) and every random number of (seed, step),
-so a run that is killed at any moment and started again gives the numbers of the undisturbed one.
-Steps are counted from 0 where they are trained (`plan`, `before_step`, the batch index, the
-random key) and named by the number of steps done where they are shown or saved.
+Runs are exact: every batch is a function of (seed, index) and every random number of (seed, step),
+so a run that is killed at any moment and restarted gives the same numbers as one that was not.
+Training counts steps from 0 (`plan`, `before_step`, the batch index, the random key); logs and
+checkpoints name a step by the number of steps done.
 """
 
 import math
@@ -30,7 +30,7 @@ INIT = np.uint32(2**32 - 1)  # folded into the seed for `init`: a number that no
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found: numbers, sounds and pictures by name."""
+    """The result of an evaluation: numbers, sounds and figures by name."""
 
     scalars: Mapping[str, float] = {}
     audio: Mapping[str, tuple[np.ndarray, int]] = {}  # ([time, channels], sample rate in Hz)
@@ -38,62 +38,66 @@ class Evaluation(NamedTuple):
 
 
 class Task(Protocol):
-    """What a task provides. `seconds_per_batch` (audio in a global batch) is optional."""
+    """The interface of a task to the loop.
 
-    memory_remedy: str  # which fields to change when the devices' memory runs out: "lower X or Y"
+    `seconds_per_batch`, the seconds of audio in a global batch, is optional.
+    """
+
+    memory_remedy: str  # the advice when device memory runs out, such as "lower X or Y"
     dataset: grain.MapDataset  # batches by index: trees of numpy arrays, this process's rows
     placement: Sequence[tuple[str, PartitionSpec]]  # see sharding.placement; [] replicates all
-    # Each jitted here, the state donated. Every metric is a scalar; "loss" is shown while training.
+    # The loop jits each and donates the state. Metrics are scalars; "loss" is shown as progress.
     programs: Mapping[str, Callable[[State, Batch, jax.Array], tuple[State, Metrics]]]
 
     def init(self, rng: jax.Array, batch: Batch) -> State:
-        """The first state; pure and jittable."""
+        """Return the initial state; pure and jittable."""
 
     def plan(self, step: int) -> tuple[str, int]:
-        """The program of a step and its history: how many batches it sees.
+        """Return the name of a step's program and its history, the number of batches it sees.
 
-        With a history n > 1 the program gets {"current": batch, "history": the batches of indices
-        step - n + 1 .. step, stacked on a leading axis}.
+        With a history n > 1 the program gets {"current": batch, "history": the batches with indices
+        step - n + 1 to step, stacked on a leading axis}.
         """
 
     def before_step(self, step: int, state: State, read: Callable[[int], Batch]) -> State:
-        """A hook on the host before each step; `read(index)` gives any training batch.
+        """Change the state on the host before a step; `read(index)` returns any training batch.
 
-        Returns `state` itself when there is nothing to do. What it returns must depend on
-        (step, state, batches) alone, or a resumed run would differ.
+        Return `state` itself to change nothing. The result must depend on (step, state, batches)
+        alone, or a resumed run would differ.
         """
 
     def evaluate(self, state: State) -> Evaluation:
-        """Evaluates on held-out data."""
+        """Evaluate on held-out data."""
 
 
 class NonFiniteLoss(RuntimeError):
-    """A metric of a step was NaN or infinite; the message is one line."""
+    """A metric of a step was NaN or infinite. The message has one line."""
 
 
 class OutOfMemory(RuntimeError):
-    """The devices' memory ran out; the message is one line that says what to lower."""
+    """A device's memory ran out. The message has one line and says what to change."""
 
 
 def run(
     task: Task, config: Any, workdir: str | os.PathLike, *, max_step: int | None = None
 ) -> State:
-    """Trains until config.steps, continuing what `workdir` holds. Returns the final state.
+    """Train until config.steps, resuming the run in `workdir`, and return the final state.
 
     Args:
       task: see Task.
-      config: seed, steps, init_from, log_every, evaluate_every, save_every, keep, dtype; optionally mesh
-        (see sharding.make_mesh). Stored in the workdir.
-      workdir: checkpoints/, config.json and what writers.Writers writes.
-      max_step: stop there as if interrupted: saved, and not evaluated unless it was due.
+      config: seed, steps, init_from, log_every, evaluate_every, save_every, keep, dtype and, where
+        wanted, mesh (see sharding.make_mesh). Stored in the workdir.
+      workdir: gets checkpoints/, config.json and the files of writers.Writers.
+      max_step: save and stop after this step, as if interrupted; evaluate only if it is due.
     Raises:
       UserError: the workdir holds a run with another config or is in use by another run,
         init_from does not fit, or the batch does not divide over the devices.
       OSError: the workdir cannot be written.
-      processes.Stopped: SIGTERM or SIGINT came; the step that ran was finished and saved. (In the main thread;
-        elsewhere signals do what they always do. Of several processes, SIGTERM to one stops all.)
-      NonFiniteLoss: a metric was not finite. The state that gave it is not saved.
-      OutOfMemory: a step, or what comes before it, needs more memory than a device has.
+      processes.Stopped: SIGTERM or SIGINT arrived; the running step was finished and saved. Only
+        in the main thread: in others, signals act as usual. With several processes, SIGTERM to any
+        stops all.
+      NonFiniteLoss: a metric was not finite; the state that produced it is not saved.
+      OutOfMemory: the run needs more memory than a device has.
     """
     for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
         if config[name] < 1:
@@ -115,10 +119,10 @@ def run(
         if (reason := devices.out_of_memory(error)) is None:
             raise
         raise OutOfMemory(
-            f"out of device memory ({reason}): {task.memory_remedy}, {_where_to_go_on(workdir)}"
+            f"out of device memory ({reason}): {task.memory_remedy}, {_how_to_resume(workdir)}"
         ) from error
     except OSError as error:
-        if error.strerror and not error.filename:  # a write, which does not say where
+        if error.strerror and not error.filename:  # failed writes do not name the file
             raise OSError(error.errno, error.strerror, os.fspath(workdir)) from error
         raise
     finally:
@@ -128,20 +132,20 @@ def run(
     return state
 
 
-def _where_to_go_on(workdir: str | os.PathLike) -> str:
-    """How a run goes on that ran out of memory; without a checkpoint its config is free again."""
+def _how_to_resume(workdir: str | os.PathLike) -> str:
+    """Return how to resume after an OutOfMemory; without a checkpoint, drop the stored config."""
     last = checkpoints.latest(workdir)
     if last is None:
         checkpoints.forget_config(workdir)
-        return "in the same workdir, where nothing was saved yet"
+        return "in the same workdir (nothing was saved yet)"
     return (
-        f"in a new workdir with init_from={workdir}, to go on from step {last.name}; where there is "
-        "more memory, the same command goes on"
+        f"in a new workdir with init_from={workdir}, which continues from step {last.name}; with "
+        "more memory, the same command continues"
     )
 
 
 class _Run:
-    """One call of `run`: the state, its step, and what was measured since the last log."""
+    """One call of `run`: the state, its step, and the metrics since the last log."""
 
     def __init__(
         self,
@@ -158,13 +162,13 @@ class _Run:
         self.batches = batches.Batches(task.dataset, self.mesh, config.data.workers)
         self.compiled: dict[str, Callable] = {}
         self.means = _Means()
-        self.pending: Metrics | None = None  # of the step that was dispatched last
+        self.pending: Metrics | None = None  # metrics of the step dispatched last
         self._start()
-        self.seconds = self.waited = 0.0  # since the last log: training, and waiting for data
+        self.seconds = self.waited = 0.0  # since the last log: in training, in waiting for data
         self.steps_timed = 0
 
     def _start(self) -> None:
-        """Sets step and state: from this workdir, from init_from, or new."""
+        """Set step and state: from this workdir, from init_from, or new."""
         first = self.batches.read(0)
 
         def init(batch: Batch) -> State:
@@ -185,7 +189,7 @@ class _Run:
         elif self.config.get("init_from"):
             self.step, self.state = checkpoints.restore_latest(self.config.init_from, template)
             checkpoints.store_config(self.workdir, self.config)
-            # Saved at once: the other run may go on, and this one must keep its start.
+            # Save at once: the other run may delete the checkpoint, and this one must keep it.
             self._save()
             self.saved.wait()
         else:
@@ -199,7 +203,7 @@ class _Run:
         self.out = writers.Writers(self.workdir, step=self.step, steps=config.steps)
         try:
             if self.step and self._due(config.evaluate_every) and not self.out.evaluated(self.step):
-                self._evaluate()  # the run was killed between the save and the end of evaluation
+                self._evaluate()  # the run was killed after the save, before the evaluation ended
             if self.step >= config.steps:
                 self.out.message(f"{self.workdir}: already at step {self.step} of {config.steps}")
             while self.step < stop and not self.signals.stop(self.step):
@@ -220,7 +224,7 @@ class _Run:
         return self.step % every == 0 or self.step == self.config.steps
 
     def _step(self) -> None:
-        """Dispatches one step, then handles the metrics of the one before while it runs."""
+        """Dispatch one step, and handle the metrics of the step before while it runs."""
         name, history = self.task.plan(self.step)
         state = self.task.before_step(self.step, self.state, self.batches.read)
         if state is not self.state:
@@ -229,13 +233,13 @@ class _Run:
         batch = self.batches.next(self.step, history)
         waited = time.perf_counter() - begin
         if self.pending and not next(iter(self.pending.values())).is_ready():
-            waited = 0.0  # the step before is still running: only reading waited
+            waited = 0.0  # the step before is still running, so the device did not wait
         step = np.int32(self.step)
         if name not in self.compiled:
             self.compiled[name] = self._compile(name, batch, step)
             if memory := devices.memory(self.compiled[name]):
                 self.out.message(f"{name}: a step takes {memory}")
-            begin, waited = time.perf_counter(), 0.0  # starting up is no speed
+            begin, waited = time.perf_counter(), 0.0  # exclude compilation from the timing
         self.state, metrics = self.compiled[name](self.state, batch, step)
         previous, self.pending = self.pending, metrics
         if previous is not None:
@@ -247,7 +251,7 @@ class _Run:
         self.out.progress(self.step)
 
     def _compile(self, name: str, batch: Batch, step: np.int32) -> Callable:
-        """One executable for a program: a batch of another shape is an error, no second compile."""
+        """Compile a program once: a batch of another shape is an error, not a second compilation."""
         program, seed = self.task.programs[name], self.config.seed
 
         def with_key(state: State, batch: Batch, step: jax.Array) -> tuple[State, Metrics]:
@@ -263,7 +267,7 @@ class _Run:
         return jitted.lower(self.state, batch, step).compile()
 
     def _handle(self, step: int, metrics: Metrics) -> None:
-        """Checks and averages the metrics of the step that made `step` steps done."""
+        """Check the metrics of the step that completed `step` steps, and add them to the means."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         culprits = [
             f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)
@@ -282,7 +286,7 @@ class _Run:
         scalars = self.means.take()
         speed = self.steps_timed / self.seconds
         scalars["time/steps_per_second"] = speed
-        scalars["time/data_wait"] = self.waited / self.seconds  # the share, at most
+        scalars["time/data_wait"] = self.waited / self.seconds  # an upper bound of the share
         if seconds := getattr(self.task, "seconds_per_batch", None):
             scalars["time/audio_seconds_per_second"] = speed * seconds
         self.seconds, self.waited, self.steps_timed = 0.0, 0.0, 0
@@ -291,9 +295,9 @@ class _Run:
 
     def _save(self) -> None:
         if self.pending is not None:
-            self._handle(self.step, self.pending)  # nothing unchecked is ever saved
+            self._handle(self.step, self.pending)  # never save an unchecked state
             self.pending = None
-        # A copy: the save is written while the means go on.
+        # A copy, as the save is written while the means change.
         means = {name: list(pair) for name, pair in self.means.sums.items()}
         position = {"data_index": self.step, "means": means}
         self.saved.save(self.step, self.state, position)
@@ -301,21 +305,21 @@ class _Run:
 
     def _evaluate(self) -> None:
         begin = time.perf_counter()
-        found = self.task.evaluate(self.state)
-        self.out.audio(self.step, found.audio)
-        self.out.figures(self.step, found.figures)
-        # Written last: this line says that the evaluation is complete.
+        result = self.task.evaluate(self.state)
+        self.out.audio(self.step, result.audio)
+        self.out.figures(self.step, result.figures)
+        # Written last: this record marks the evaluation as complete.
         self.out.scalars(
             self.step,
             {
-                **{f"eval/{name}": value for name, value in found.scalars.items()},
+                **{f"eval/{name}": value for name, value in result.scalars.items()},
                 "time/evaluation": time.perf_counter() - begin,
             },
         )
 
 
 class _Means:
-    """Running means of metrics, each over the steps that had it."""
+    """Running means of metrics, each over the steps that reported it."""
 
     def __init__(self, sums: Mapping[str, Sequence[float]] | None = None):
         self.sums = {name: list(pair) for name, pair in (sums or {}).items()}
@@ -327,7 +331,7 @@ class _Means:
             pair[1] += 1
 
     def take(self) -> dict[str, float]:
-        """The means, and begins anew."""
+        """Return the means and reset them."""
         means = {name: total / count for name, (total, count) in self.sums.items()}
         self.sums = {}
         return means

@@ -16,10 +16,10 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     """Make the devices of several processes one set; call it before anything is computed.
 
     Args:
-      coordinator: HOST:PORT of the first process, "auto" where the cluster tells, None for one
-        process alone.
-      processes: how many there are, with HOST:PORT.
-      process: which this one is, from 0, with HOST:PORT.
+      coordinator: HOST:PORT of the first process; "auto" where JAX can ask the cluster; None for a
+        single process.
+      processes: the number of processes, with HOST:PORT.
+      process: the number of this one, from 0, with HOST:PORT.
     Raises:
       UserError: a coordinator without the numbers, or the numbers without it.
     """
@@ -38,13 +38,13 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
 
 class Stopped(RuntimeError):
-    """A signal ended the run, after a save; the message is one line."""
+    """A signal ended the run after a save. The message has one line."""
 
     def __init__(self, number: int, step: int, workdir: str | os.PathLike):
         name = signal.Signals(number).name
         super().__init__(
-            f"stopped by {name} at step {step}, saved in {workdir}; the same command goes on from "
-            "there"
+            f"stopped by {name} at step {step}, saved in {workdir}; the same command continues "
+            "from there"
             if step
             else f"stopped by {name} before the first step"
         )
@@ -52,9 +52,9 @@ class Stopped(RuntimeError):
 
 
 class Signals:
-    """Notes the first SIGTERM or SIGINT while it is entered; a second one acts as it always did.
+    """Record the first SIGTERM or SIGINT while entered; a second one acts as usual.
 
-    Only in the main thread. Of several processes, each is told by jax of a SIGTERM to any of them.
+    Only in the main thread. With several processes, JAX reports a SIGTERM to any of them to all.
     """
 
     def __init__(self):
@@ -77,7 +77,7 @@ class Signals:
         )
 
     def stop(self, step: int) -> bool:
-        """Return whether a signal came; true in all of several processes at the same step."""
+        """Return whether a signal has arrived; several processes agree on the step."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self.received = signal.SIGTERM
         return self.received is not None

@@ -1,7 +1,7 @@
-"""Where arrays live: one mesh with axes (data, fsdp, tensor) and placement by short rules.
+"""The placement of arrays: one mesh with axes (data, fsdp, tensor), and rules for parameters.
 
-Everything is an ordinary global array under `jax.jit`: batches are split over the rows, states
-are replicated unless a rule says otherwise, and every mean over a batch is global by itself.
+All arrays are global arrays under `jax.jit`: batches are split over their rows, states are
+replicated unless a rule splits them, and every mean over a batch is a global mean.
 """
 
 import math
@@ -20,9 +20,12 @@ ROWS = ("data", "fsdp")  # a batch's rows are split over both
 
 
 def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
-    """The mesh over all devices of all processes; `data` takes what fsdp and tensor leave.
+    """Return the mesh over all devices of all processes.
 
-    Raises UserError when the sizes do not multiply to the number of devices.
+    Args:
+      sizes: of the axes; 1 by default for fsdp and tensor, and for data the devices that they leave.
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
     """
     sizes = dict(sizes or {})
     devices = jax.device_count()
@@ -40,14 +43,15 @@ def make_mesh(sizes: Mapping[str, int] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def slice_of_rows(mesh: Mesh) -> tuple[int, int]:
-    """Which slice of a batch's rows this process reads, and of how many slices.
+    """Return the number of the slice of a batch's rows that this process reads, and their count.
 
-    Processes whose devices hold the same rows, as they are parts of `tensor`, read the same slice.
-    Raises UserError where two processes have some rows in common and others not.
+    Processes whose devices hold the same rows, split along `tensor`, read the same slice. Raises
+    UserError where two processes share only some of their rows.
     """
     held: dict[int, set[int]] = {}
     for row, devices in enumerate(mesh.devices.reshape(-1, mesh.shape["tensor"])):
@@ -63,10 +67,15 @@ def slice_of_rows(mesh: Mesh) -> tuple[int, int]:
 
 
 def shard_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
-    """Global arrays from this process's rows: axis `axis` is split over the mesh's rows.
+    """Return global arrays made of each process's rows, split over the mesh.
 
-    batch: tree of numpy arrays holding this process's slice of the global batch (`slice_of_rows`;
-    all of it when there is one process). Raises UserError when the global rows do not divide evenly.
+    Args:
+      batch: tree of numpy arrays, this process's slice of the global batch (see `slice_of_rows`);
+        with one process the whole batch.
+      mesh: from `make_mesh`.
+      axis: the axis of the rows.
+    Raises:
+      UserError: the rows of the global batch do not divide evenly over the devices.
     """
     sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, ROWS))
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -82,11 +91,11 @@ def shard_batch(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
 
 
 def placement(tree: Any, rules: Sequence[tuple[str, PartitionSpec]], mesh: Mesh) -> Any:
-    """A NamedSharding for every leaf of `tree` (arrays or shapes).
+    """Return a NamedSharding for every leaf of `tree` (arrays or shapes).
 
-    The first rule whose regular expression is found in the leaf's '/'-joined path decides, so
-    "kernel$" places a kernel, its optimizer moments and its average alike; no rule: replicated.
-    Raises UserError where a rule does not fit the leaf's shape.
+    The first rule whose regular expression matches somewhere in the leaf's '/'-joined path applies,
+    so "kernel$" places a kernel, its optimizer moments and its average alike. Leaves without a rule
+    are replicated. Raises UserError where a rule does not fit the leaf's shape.
     """
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
@@ -106,10 +115,9 @@ def placement(tree: Any, rules: Sequence[tuple[str, PartitionSpec]], mesh: Mesh)
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """`tree` laid out as `shardings`, every leaf in a buffer of its own.
+    """Return `tree` with the given shardings, every leaf in a buffer of its own.
 
-    Host code may put one array in two places of a state, and a donated state must not: the
-    second occurrence is copied.
+    A donated state must not hold one buffer twice; the second occurrence of an array is copied.
     """
     seen: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: metrics.jsonl, TensorBoard, audio, figures, terminal progress."""
+"""The output of a run: metrics.jsonl, TensorBoard, audio, figures, progress on stderr."""
 
 import contextlib
 import io
@@ -23,19 +23,19 @@ from indep_jax.support.files import replace_file
 
 
 class Writers:
-    """Writes a run's metrics under `workdir`; only the first process of several writes.
+    """Write a run's output under `workdir`, in the first of several processes alone.
 
-      metrics.jsonl             {"step": n, name: value, ...}, one line a log, flushed
+      metrics.jsonl             {"step": n, name: value, ...}, one line per log, flushed
       tensorboard/              scalars, audio, figures
       audio/step_00000400/NAME.wav, figures/step_00000400/NAME.png
-      stderr                    a progress bar, or one line a log where it is no terminal
+      stderr                    a progress bar on a terminal, otherwise one line per log
 
-    A step is the number of steps done. Scalars named "time/..." are measurements of the machine;
-    all others are the same in a run that was killed and resumed.
+    `step` is the number of steps done. Scalars named "time/..." measure the machine; all others are
+    the same in a run that was killed and resumed.
 
     Args:
       workdir: the run's folder.
-      step: the step from which the run goes on: what was written of later steps is dropped.
+      step: the step at which the run begins or resumes; output of later steps is dropped.
       steps: the step at which the run ends.
     """
 
@@ -51,7 +51,7 @@ class Writers:
         path = self._workdir / "metrics.jsonl"
         _drop_later(path, step)
         self._lines = open(path, "a", encoding="utf-8")
-        # purge_step hides the events of steps that will be written again.
+        # purge_step hides the events of steps that this run writes again.
         self._board = tensorboardX.SummaryWriter(
             str(self._workdir / "tensorboard"), purge_step=step + 1, flush_secs=10
         )
@@ -60,12 +60,12 @@ class Writers:
             self._bar = self._shown.enter_context(bar)
 
     def progress(self, step: int) -> None:
-        """Moves the terminal bar to `step`."""
+        """Move the bar on the terminal to `step`."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Adds one line to metrics.jsonl and the same values to TensorBoard (null: not finite)."""
+        """Add a line to metrics.jsonl (null for non-finite values), and the scalars to TensorBoard."""
         if not self._active:
             return
         values = {name: float(value) for name, value in scalars.items()}
@@ -77,7 +77,7 @@ class Writers:
         self._board.flush()
 
     def show(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Loss and speed on the terminal."""
+        """Show loss and speed on stderr."""
         if not self._active:
             return
         parts = {"loss": f"{scalars['loss']:.4g}"} if "loss" in scalars else {}
@@ -95,12 +95,12 @@ class Writers:
         )
 
     def message(self, text: str) -> None:
-        """One line to the terminal, above the bar."""
+        """Print a line on stderr, above the bar."""
         if self._active:
             progress.write(text)
 
     def audio(self, step: int, clips: Mapping[str, tuple[np.ndarray, int]]) -> None:
-        """clips: name -> (samples [time, channels], sample rate in Hz)."""
+        """Write clips, name -> (samples [time, channels], sample rate in Hz), as wav and events."""
         if not self._active:
             return
         for name, (samples, rate) in clips.items():
@@ -111,6 +111,7 @@ class Writers:
             self._board.add_audio(name, np.clip(samples, -1, 1), step, sample_rate=rate)
 
     def figures(self, step: int, figures: Mapping[str, matplotlib.figure.Figure]) -> None:
+        """Write figures as PNG and events."""
         if not self._active:
             return
         for name, figure in figures.items():
@@ -121,13 +122,14 @@ class Writers:
             self._board.add_image(name, pixels, step, dataformats="HWC")
 
     def evaluated(self, step: int) -> bool:
-        """Whether metrics.jsonl holds the evaluation of `step`."""
+        """Return whether metrics.jsonl holds the evaluation of `step`."""
         path = self._workdir / "metrics.jsonl"
         return path.exists() and any(
             record["step"] == step and "time/evaluation" in record for record in _records(path)
         )
 
     def close(self) -> None:
+        """Close the files and the bar."""
         if not self._active:
             return
         self._lines.close()
@@ -140,13 +142,13 @@ class Writers:
 
 
 def _records(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The complete records of a JSON lines file; a last line cut by a kill is left out."""
+    """Return the complete records of a JSON lines file, without a last line that a kill cut."""
     complete, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     return [json.loads(line) for line in complete.splitlines()]
 
 
 def _drop_later(path: pathlib.Path, step: int) -> None:
-    """Leaves in a JSON lines file only the records of steps up to `step`."""
+    """Drop the records of steps after `step` from a JSON lines file."""
     if not path.exists():
         return
     kept = [record for record in _records(path) if record["step"] <= step]

@@ -487,7 +487,7 @@ def test_out_of_memory_is_one_line_and_the_run_goes_on(undisturbed, tmp_path, sa
     message = str(error.value)
     assert message.startswith("out of device memory (Out of memory allocating 400000000000")
     assert "lower batch_size" in message and "\n" not in message
-    assert (f"init_from={tmp_path}, to go on from step 2" in message) == saved
+    assert (f"init_from={tmp_path}, which continues from step 2" in message) == saved
     if not saved:  # another config may begin in its place
         loop.run(Toy(22), make_config(seed=4), tmp_path, max_step=2)
         return
