@@ -28,7 +28,7 @@ from indep_jax.hub import tokenizers
 from indep_jax.inference.encode_files import codes_by_origin, encode_files, music_bar
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import begin_output
+from indep_jax.support.files import begin_output, replacing
 
 SHARD_SECONDS = 3_600.0
 
@@ -104,14 +104,8 @@ def encode_codes(
     path = pathlib.Path(output)
     found = codes_by_origin(tokenizer, source, max_unreadable=max_unreadable)
     codes = {sources.printable(name): codes_TxK for name, codes_TxK in found.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with open(beside, "wb") as file:
-            np.savez_compressed(file, **codes)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **codes)
     return len(codes)
 
 
@@ -139,24 +133,15 @@ def decode(codec, store: tokens.Store, output: str) -> int:
             if path.exists():
                 bar.update(seconds)
                 continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(path.name + ".tmp")
-            try:
-                with soundfile.SoundFile(
-                    os.fsencode(beside),
-                    "w",
-                    codec.sample_rate,
-                    codec.channels,
-                    "PCM_16",
-                    format="WAV",
-                ) as file:
-                    for block in codec.decode_long(Encoded(item.codes, item.scales, item.length)):
-                        file.write(np.clip(block, -1, 1))
-                        bar.update(len(block) / codec.sample_rate)
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
-            beside.replace(path)
+            encoded = Encoded(item.codes, item.scales, item.length)
+            form = codec.sample_rate, codec.channels, "PCM_16"
+            with (
+                replacing(path) as temporary,
+                soundfile.SoundFile(os.fsencode(temporary), "w", *form, format="WAV") as file,
+            ):
+                for block in codec.decode_long(encoded):
+                    file.write(np.clip(block, -1, 1))
+                    bar.update(len(block) / codec.sample_rate)
             written += 1
     return written
 

@@ -63,7 +63,7 @@ def _codecs(paths, labels, options) -> list[str]:
     ]
     content = dict(source=options.source, split=options.split, seconds=options.seconds)
     content["codecs"] = {result.label: result.metrics for result in results}
-    replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
+    replace_file(folder / "metrics.json", json.dumps(content, indent=1))
 
     held_out = options.split in ("valid", "test")
     page = report.Report(
@@ -79,7 +79,7 @@ def _codecs(paths, labels, options) -> list[str]:
             untrained = start and path == options.codec
             measured += measure.measure_codec(path, *where, untrained, bandwidth=options.bandwidth)
         content = dict(source=options.source, split=options.split, **dependence.record(measured))
-        replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
+        replace_file(folder / "dependence.json", json.dumps(content, indent=1))
         dependence.show(page, measured)
     _show_training(page, paths, labels)
     path = page.write(folder)
@@ -118,7 +118,7 @@ def _language_models(paths, labels, options) -> list[str]:
     ]
     content = dict(source=options.source, split=options.split)
     content["models"] = {result.label: result.metrics for result in results}
-    replace_file(folder / "metrics.json", json.dumps(content, indent=1).encode())
+    replace_file(folder / "metrics.json", json.dumps(content, indent=1))
     page = report.Report(
         " and ".join(labels),
         f"Evaluated on {options.items} segments of {options.source}, split {options.split}.",

@@ -114,7 +114,7 @@ def write(measured: list[dependence.Dependence], source: str, split: str, output
     """Writes dependence.json, the figure and the page; returns the page's path."""
     folder = Path(output)
     content = dict(source=source, split=split, **dependence.record(measured))
-    replace_file(folder / "dependence.json", json.dumps(content, indent=1).encode())
+    replace_file(folder / "dependence.json", json.dumps(content, indent=1))
     names = " and ".join(item.label for item in measured)
     page = report.Report("Dependence of codebooks", f"{names} on {source} {split}".strip())
     dependence.show(page, measured)

@@ -23,7 +23,7 @@ from array_record.python import array_record_module
 from indep_jax.data import arrayrecord, sources, transforms
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import begin_output
+from indep_jax.support.files import begin_output, replace_file, replacing
 
 
 def pack(
@@ -71,30 +71,24 @@ def pack(
 
 
 def _write_shard(path, files, split, sample_rate, channels, seconds) -> None:
-    beside = path.with_name(path.name + ".tmp")
     entries, count = [], 0
-    try:
-        with arrayrecord.naming(path):
-            writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
-            for file in files:
-                about = dict(origin=file.name, split=split, caption=file.caption)
-                try:
-                    for wav, frames in _pieces(file, sample_rate, channels, seconds):
-                        writer.write(wav)
-                        entries.append(dict(record=count, frames=frames) | about)
-                        count += 1
-                except sources.READ_ERRORS as error:
-                    entries = [entry for entry in entries if entry["origin"] != file.name]
-                    problem = {file.name: sources.describe_error(error)}
-                    sources.name_unreadable(f"source {path.name}, packing", problem)
-            writer.close()
-        beside.replace(path)
-        # Written last: a shard without its index is not complete.
-        index = dict(sample_rate=sample_rate, channels=channels, records=entries)
-        beside.write_text(json.dumps(index, indent=0), encoding="utf-8")
-        beside.replace(sources.index_path(path))
-    finally:
-        beside.unlink(missing_ok=True)
+    with arrayrecord.naming(path), replacing(path) as temporary:
+        writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+        for file in files:
+            about = dict(origin=file.name, split=split, caption=file.caption)
+            try:
+                for wav, frames in _pieces(file, sample_rate, channels, seconds):
+                    writer.write(wav)
+                    entries.append(dict(record=count, frames=frames) | about)
+                    count += 1
+            except sources.READ_ERRORS as error:
+                entries = [entry for entry in entries if entry["origin"] != file.name]
+                problem = {file.name: sources.describe_error(error)}
+                sources.name_unreadable(f"source {path.name}, packing", problem)
+        writer.close()
+    # Written last: a shard without its index is not complete.
+    index = dict(sample_rate=sample_rate, channels=channels, records=entries)
+    replace_file(sources.index_path(path), json.dumps(index, indent=0))
 
 
 def _pieces(file, sample_rate, channels, seconds) -> Iterator[tuple[bytes, int]]:

@@ -20,6 +20,7 @@ import soundfile
 from indep_jax.data import arrayrecord
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import replace_file
 
 INDEX = "indep_jax.json"  # in the dataset's folder: saves reading every record when it is opened
 CAPTIONS = ("caption", "description", "text")  # features that may hold a caption, best first
@@ -133,9 +134,7 @@ def read_index(folder: pathlib.Path) -> tuple[Format, dict[str, list[Record]]]:
         records={s: [(pathlib.Path(r.path).name, *r[1:]) for r in rs] for s, rs in records.items()},
     )
     try:
-        beside = folder / f"{INDEX}.{os.getpid()}.tmp"
-        beside.write_text(json.dumps(index))
-        beside.replace(folder / INDEX)
+        replace_file(folder / INDEX, json.dumps(index))
     except OSError:
         pass  # somebody else's folder: it is read anew each time
     return audio, records

@@ -26,6 +26,7 @@ from flax import serialization
 
 from indep_jax.data import arrayrecord
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import replace_file, replacing
 
 INFO = "tokens.json"
 
@@ -50,13 +51,12 @@ def index_path(shard: pathlib.Path) -> pathlib.Path:
 
 
 def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
-    """Write one shard and its index; each is complete or absent."""
-    beside = path.with_name(path.name + ".tmp")
+    """Write one shard and, once it is complete, its index."""
     entries = []
-    try:
+    with replacing(path) as temporary:
         # Groups of one record: a reader that wants one reads no other.
         with arrayrecord.naming(path):
-            writer = array_record_module.ArrayRecordWriter(str(beside), "group_size:1")
+            writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
         for item in items:
             record = item._asdict() | dict(name=os.fsencode(item.name))
             with arrayrecord.naming(path):
@@ -65,11 +65,7 @@ def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
             entries.append({k: v for k, v in about.items() if k not in ("codes", "scales")})
         with arrayrecord.naming(path):
             writer.close()
-        beside.replace(path)
-        beside.write_text(json.dumps(dict(records=entries), indent=0), encoding="utf-8")
-        beside.replace(index_path(path))
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_file(index_path(path), json.dumps(dict(records=entries), indent=0))
 
 
 def read_info(folder: str | os.PathLike) -> dict[str, Any]:

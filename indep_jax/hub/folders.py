@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import replacing
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that ship
 WEIGHTS = "model.safetensors"
@@ -102,27 +102,22 @@ def write(
 ) -> None:  # fmt: skip
     """Writes a folder: JSON files by name, model.safetensors, README.md and copies of `files`.
 
-    Written beside, then renamed: it is there as a whole or not at all.
+    The folder is there as a whole or not at all.
 
     Raises UserError, one line, where there is something already.
     """
     check_absent(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    beside.chmod(0o755)
-    try:
+    with replacing(folder) as temporary:
+        temporary.mkdir()
         for name, content in configs.items():
-            (beside / name).write_text(json.dumps(content, indent=2) + "\n")
-        (beside / "README.md").write_text(card, encoding="utf-8")
+            (temporary / name).write_text(json.dumps(content, indent=2) + "\n")
+        (temporary / "README.md").write_text(card, encoding="utf-8")
         for path in files:
-            shutil.copyfile(path, beside / path.name)
+            shutil.copyfile(path, temporary / path.name)
         # PyTorch's programs read nothing without being told that it is theirs.
-        safetensors.numpy.save_file(dict(tensors), beside / WEIGHTS, metadata=dict(format="pt"))
-        (beside / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read it
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        weights = temporary / WEIGHTS
+        safetensors.numpy.save_file(dict(tensors), weights, metadata=dict(format="pt"))
+        weights.chmod(0o644)  # safetensors lets nobody else read it
 
 
 class Part(NamedTuple):

@@ -138,7 +138,7 @@ class Report:
             "<main>\n" + "\n".join(self._parts) + f"\n</main>\n<script>{_SCRIPT}</script>\n"
             "</body>\n</html>\n"
         )
-        replace_file(Path(folder) / "report.html", page.encode())
+        replace_file(Path(folder) / "report.html", page)
         return Path(folder) / "report.html"
 
     def _image(self, name: str, figure: Figure, alt: str) -> str:

@@ -1,13 +1,13 @@
-"""Files of results: whole or not there, and beside them what they are made with.
+"""Atomic file writes, and a record beside the results of a command of what they were made with."""
 
-A command that is run again keeps the files that are complete; from this it knows they are its own.
-"""
-
-from __future__ import annotations
-
+import contextlib
 import json
 import os
 import pathlib
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 from indep_jax.support.errors import UserError
@@ -19,32 +19,78 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(home) / "indep_jax"
 
 
-def replace_file(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file, and its folder, so that nobody ever sees half of it: beside, then renamed."""
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yield a temporary path, and rename what the caller writes there to `path` at the end.
+
+    The caller writes a file, or makes a folder, under the temporary path, which lies beside `path`
+    and has a name that no other process or thread uses. The parent folder is made. After an
+    exception what was written is removed, and `path` is as it was; an OSError names `path`.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
+    # Hidden, so that nobody takes it for a result, and short, whatever the length of path's name.
+    name = f".{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = path.with_name(name)
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except BaseException as error:
+        _remove(temporary)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the name that the user knows
         raise
 
 
-def begin_output(path: pathlib.Path, made_with: dict[str, Any]) -> None:
-    """Writes `made_with` to the JSON file at `path`, and makes its folder.
+def replace_file(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write a file, text as UTF-8, as a whole or not at all; see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
-    Raises UserError, one line, where a file is there that says something else.
+
+def begin_output(path: pathlib.Path, made_with: dict[str, Any]) -> None:
+    """Write `made_with` to the JSON file `path`, or check that it says the same already.
+
+    So a command that is run again keeps its own complete files, and no other command's. Whatever
+    killed processes left half-written in the folder is removed.
+
+    Raises UserError where the file says something else.
     """
     if path.exists():
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
+            recorded = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path}: not JSON ({error})") from None
-        changes = [key for key in made_with if there.get(key) != made_with[key]]
+        changes = [key for key in made_with if recorded.get(key) != made_with[key]]
         if changes:
-            shown = "; ".join(f"{key}: {there.get(key)} -> {made_with[key]}" for key in changes)
+            shown = "; ".join(f"{key}: {recorded.get(key)} -> {made_with[key]}" for key in changes)
             raise UserError(f"{path.parent} holds other results: {shown}")
+        _remove_leftovers(path.parent)
         return
-    replace_file(path, f"{json.dumps(made_with, indent=1)}\n".encode())
+    replace_file(path, f"{json.dumps(made_with, indent=1)}\n")
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Remove the temporary files of processes that ran on this machine and have ended."""
+    ours = re.compile(rf"\.{re.escape(os.uname().nodename)}-(\d+)-[0-9a-f]{{8}}\.tmp")
+    for path in list(folder.rglob(".*.tmp")):
+        match = ours.fullmatch(path.name)
+        if match and not _runs(int(match[1])):
+            _remove(path)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

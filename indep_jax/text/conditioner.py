@@ -20,6 +20,7 @@ import numpy as np
 import tokenizers
 
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import replace_file, replacing
 
 INFO, STATES = "text.json", "text.npy"
 _BATCH = 16  # texts that `store` encodes at a time
@@ -142,20 +143,14 @@ def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditio
     lengths = mask.sum(1).tolist()
     # Without text.json the folder has no states: it goes first and comes last.
     (folder / INFO).unlink(missing_ok=True)
-    beside = folder / (STATES + ".tmp")
     shape = (sum(lengths), conditioner.dim)
-    try:
-        with open(beside, "wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file, dict(descr="<f4", fortran_order=False, shape=shape)
-            )
-            for first in range(0, len(texts), _BATCH):
-                batch = texts[first : first + _BATCH]
-                states, mask = conditioner(batch + [""] * (_BATCH - len(batch)))
-                file.write(np.asarray(states, "<f4")[mask].tobytes())
-        beside.replace(folder / STATES)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(folder / STATES) as temporary, open(temporary, "wb") as file:
+        header = dict(descr="<f4", fortran_order=False, shape=shape)
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, len(texts), _BATCH):
+            batch = texts[first : first + _BATCH]
+            states, mask = conditioner(batch + [""] * (_BATCH - len(batch)))
+            file.write(np.asarray(states, "<f4")[mask].tobytes())
     info = dict(
         fingerprint=conditioner.fingerprint,
         max_tokens=conditioner.max_tokens,
@@ -163,9 +158,7 @@ def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditio
         texts=texts,
         lengths=lengths,
     )
-    beside = folder / (INFO + ".tmp")
-    beside.write_text(json.dumps(info, indent=0), encoding="utf-8")
-    beside.replace(folder / INFO)
+    replace_file(folder / INFO, json.dumps(info, indent=0))
 
 
 class Stored:

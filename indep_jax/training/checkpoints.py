@@ -335,10 +335,10 @@ def check_config(workdir: str | os.PathLike, config: Any) -> None:
 
 
 def store_config(workdir: str | os.PathLike, config: Any) -> None:
-    """Write workdir/config.json, whole or not at all, in the first of several processes alone."""
+    """Write workdir/config.json; the first process of several does."""
     if jax.process_index():
         return
-    content = f"{json.dumps(_plain(config), indent=2)}\n".encode()
+    content = f"{json.dumps(_plain(config), indent=2)}\n"
     replace_file(pathlib.Path(workdir) / "config.json", content)
 
 

@@ -152,4 +152,4 @@ def _drop_later(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = [record for record in _records(path) if record["step"] <= step]
-    replace_file(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+    replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -34,6 +34,7 @@ from indep_jax.dependence import total_correlation
 from indep_jax.evaluation import excerpts
 from indep_jax.inference.encode_files import codes_by_origin
 from indep_jax.report import page as report
+from indep_jax.support.files import replace_file
 from indep_jax.training import checkpoints
 
 RESULTS = Path(__file__).resolve().parent
@@ -75,8 +76,7 @@ def write_point(workdir: Path, source: str) -> None:
         gradient_ratio=statistics.fmean(ratios) if ratios else 0.0,
         splits={split: measured(codec, workdir.name, source, split) for split in SPLITS},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(point, indent=1) + "\n")
+    replace_file(path, json.dumps(point, indent=1) + "\n")
     print(path)
 
 
@@ -127,7 +127,7 @@ def add_total_correlation(workdir: Path, source: str) -> None:
         total_bits=cost.total_bits,
         training_frames=cost.training_frames,
     )
-    path.write_text(json.dumps(point, indent=1) + "\n")
+    replace_file(path, json.dumps(point, indent=1) + "\n")
     print(path)
 
 
