@@ -20,18 +20,120 @@ with --pieces=N frechet_distance, of N pieces that it writes to N pieces of the 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from absl import flags
 
-from indep_jax import inference, measure
-from indep_jax.data import tokens
-from indep_jax.dependence import measure as dependence
-from indep_jax.evaluation import excerpts, language
-from indep_jax.report import page as report
+from indep_jax import dependence, evaluation, inference, measure, report
+from indep_jax.data import pipeline, sources, tokens
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import replace_file
+
+TRAIN_ITEMS = 32  # training excerpts whose mean log-mel frame is the baseline
+LISTEN = 6  # pieces of generated music on the page
+
+
+class CodecEvaluation(NamedTuple):
+    """Metrics of a codec as in metrics.json, and the excerpts that they are of.
+
+    originals, reconstructions: [excerpts, time, channels] at the codec's sample rate.
+    """
+
+    metrics: dict
+    names: list[str]
+    originals: np.ndarray
+    reconstructions: np.ndarray
+
+
+class LMEvaluation(NamedTuple):
+    """Metrics of a language model as in metrics.json, and music that it generates.
+
+    texts: that it was generated from, "" for none. originals: the music with these texts, through
+    the codec. Waveforms [time, channels] at the codec's sample rate.
+    """
+
+    metrics: dict
+    texts: list[str]
+    originals: list[np.ndarray]
+    generated: list[np.ndarray]
+
+
+def evaluate_codec(
+    codec, label: str, source: str, split: str, items: int, seconds: float
+) -> CodecEvaluation:
+    """Evaluate a codec on `items` excerpts of `seconds`, spread over the files of a split."""
+
+    def read(files, count):
+        return pipeline.excerpts(
+            files,
+            seconds=seconds,
+            sample_rate=codec.sample_rate,
+            channels=codec.channels,
+            items=count,
+        )
+
+    excerpts = read(sources.open_source(source, split), items)
+    try:
+        training = sources.open_source(source, "train")
+    except UserError:  # a source need not have that split
+        training = sources.open_source(source, split)
+    frames = evaluation.codec.mean_frames_of(
+        read(training, TRAIN_ITEMS)["audio"], codec.sample_rate
+    )
+    names, audio = excerpts["names"], excerpts["audio"]
+    metrics, waves = evaluation.codec.evaluate(codec, label, names, audio, frames)
+    return CodecEvaluation(metrics | dict(mean_frame_split=training.split), names, audio, waves)
+
+
+def evaluate_lm(
+    lm,
+    label: str,
+    store: tokens.Store,
+    split: str,
+    items: int,
+    seconds: float,
+    pieces: int = 0,
+    seed: int = 0,
+) -> LMEvaluation:
+    """Evaluate a language model on `items` segments of a split of a token store.
+
+    The segments are as long as those that it was trained on, and the same for every model of that
+    length. seconds: of the music that it generates, from the captions of the split where it reads
+    texts. pieces: of that music for the Fréchet distance; 0 leaves it out. Raises UserError for
+    tokens of another codec.
+    """
+    if store.info["codec"] != lm.codec.fingerprint:
+        raise UserError(
+            f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
+            f"of {label} is {lm.codec.fingerprint}"
+        )
+
+    def read(count, length, seed):
+        frames = round(length * lm.codec.frame_rate)
+        segments = pipeline.token_segments(store, split, seed=seed, batch_size=count, frames=frames)
+        captions = [store.entries[record]["caption"] for record in segments[0]["record"]]
+        return segments[0]["codes"], captions
+
+    segments = read(items, lm.config["data"]["segment_seconds"], 0)
+    metrics = evaluation.lm.evaluate(lm, label, *segments)
+    if pieces:
+        metrics["frechet_distance"] = evaluation.lm.frechet_distance(
+            lm, label, *read(pieces, seconds, 1), seconds, seed
+        )
+    records = store.select(split)[: LISTEN if lm.encoder else 2]
+    texts = [store.entries[record]["caption"] if lm.encoder else "" for record in records]
+    length = round(seconds * lm.codec.frame_rate)
+    generated, originals = [], []
+    for number, (record, text) in enumerate(zip(records, texts)):
+        heard = [text] if lm.encoder else None
+        generated.append(np.asarray(lm.generate(heard, seconds, seed=seed + number))[0])
+        codes = store[record].codes[None, :length].astype(np.int32)
+        originals.append(np.asarray(lm.codec.decode(codes))[0])
+    return LMEvaluation(metrics, texts, originals, generated)
 
 
 def main() -> None:
@@ -46,24 +148,19 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def _codecs(paths, labels, options) -> list[str]:
-    """Evaluates codecs; returns what to print."""
+def _codecs(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:
+    """Evaluate codecs, and return the lines to print."""
     if options.pieces:
         raise UserError("--pieces is of a language model: expected --lm")
     folder, where = Path(options.output), (options.source, options.split)
-    results = [
-        excerpts.evaluate(
-            inference.load_codec(path, bandwidth=options.bandwidth),
-            label,
-            *where,
-            options.items,
-            options.seconds,
-        )
-        for path, label in zip(paths, labels)
-    ]
+    results, rates = {}, {}
+    for path, label in zip(paths, labels):
+        codec = inference.load_codec(path, bandwidth=options.bandwidth)
+        results[label] = evaluate_codec(codec, label, *where, options.items, options.seconds)
+        rates[label] = codec.sample_rate
+    metrics = {label: result.metrics for label, result in results.items()}
     content = dict(source=options.source, split=options.split, seconds=options.seconds)
-    content["codecs"] = {result.label: result.metrics for result in results}
-    replace_file(folder / "metrics.json", json.dumps(content, indent=1))
+    replace_file(folder / "metrics.json", json.dumps(content | dict(codecs=metrics), indent=1))
 
     held_out = options.split in ("valid", "test")
     page = report.Report(
@@ -71,28 +168,35 @@ def _codecs(paths, labels, options) -> list[str]:
         f"Evaluated on {options.items} excerpts of {options.seconds:g} s of {options.source}, "
         f"{'held-out split' if held_out else 'split'} {options.split}.",
     )
-    excerpts.show(page, results)
+    report.codec.show(page, metrics)
+    first = results[labels[0]]
+    report.codec.listen(
+        page,
+        first.names,
+        (first.originals, rates[labels[0]]),
+        {label: (result.reconstructions, rates[label]) for label, result in results.items()},
+    )
     if options.dependence:
         start = measure.trained_here(inference.load_codec(options.codec))
         measured = []
         for path in paths:
             untrained = start and path == options.codec
             measured += measure.measure_codec(path, *where, untrained, bandwidth=options.bandwidth)
-        content = dict(source=options.source, split=options.split, **dependence.record(measured))
-        replace_file(folder / "dependence.json", json.dumps(content, indent=1))
-        dependence.show(page, measured)
+        record = dict(source=options.source, split=options.split, **dependence.record(measured))
+        replace_file(folder / "dependence.json", json.dumps(record, indent=1))
+        report.dependence.show(page, record)
     _show_training(page, paths, labels)
     path = page.write(folder)
     lines = [
-        f"{result.label}: SI-SNR {excerpts.median(result.metrics['si_snr_db'], 2)} dB, "
-        f"mel distance {result.metrics['mel_distance_relative']:.2f} of the mean spectrum's"
-        for result in results
+        f"{label}: SI-SNR {report.codec.median(found['si_snr_db'], 2)} dB, "
+        f"mel distance {found['mel_distance_relative']:.2f} of the mean spectrum's"
+        for label, found in metrics.items()
     ]
     return [*lines, f"report: {path}"]
 
 
-def _language_models(paths, labels, options) -> list[str]:
-    """Evaluates language models; returns what to print."""
+def _language_models(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:
+    """Evaluate language models, and return the lines to print."""
     if not options.source.startswith("tokens:"):
         raise UserError(
             f"--source={options.source}: expected tokens:PATH, what indep_jax.encode wrote"
@@ -104,39 +208,40 @@ def _language_models(paths, labels, options) -> list[str]:
     if options.pieces == 1:
         raise UserError("--pieces=1: expected none, or at least 2")
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
-    results = [
-        language.evaluate(
-            inference.load_lm(path, codec=options.codec),
-            label,
-            store,
-            options.split,
-            options.items,
-            options.seconds,
-            options.pieces,
-        )  # fmt: skip
-        for path, label in zip(paths, labels)
-    ]
-    content = dict(source=options.source, split=options.split)
-    content["models"] = {result.label: result.metrics for result in results}
+    results, rates = {}, {}
+    for path, label in zip(paths, labels):
+        lm = inference.load_lm(path, codec=options.codec)
+        results[label] = evaluate_lm(
+            lm, label, store, options.split, options.items, options.seconds, options.pieces
+        )
+        rates[label] = lm.codec.sample_rate
+    metrics = {label: result.metrics for label, result in results.items()}
+    content = dict(source=options.source, split=options.split, models=metrics)
     replace_file(folder / "metrics.json", json.dumps(content, indent=1))
     page = report.Report(
         " and ".join(labels),
         f"Evaluated on {options.items} segments of {options.source}, split {options.split}.",
     )
-    language.show(page, results)
+    report.lm.show(page, metrics)
+    first = results[labels[0]]
+    report.lm.listen(
+        page,
+        first.texts,
+        (first.originals, rates[labels[0]]),
+        {label: (result.generated, rates[label]) for label, result in results.items()},
+    )
     _show_training(page, paths, labels)
     path = page.write(folder)
     lines = [
-        f"{result.label}: {result.metrics['bits_per_frame']:.3f} bits per frame"
-        for result in results
+        f"{label}: {found['bits_per_frame']:.3f} bits per frame" for label, found in metrics.items()
     ]
     return [*lines, f"report: {path}"]
 
 
-def _show_training(page: report.Report, paths, labels) -> None:
+def _show_training(page: report.Report, paths: Sequence[str], labels: Sequence[str]) -> None:
     for label, path in zip(labels, paths):
         log = Path(path) / "metrics.jsonl"
-        figure = report.loss_curves(log) if log.is_file() else None
+        figure = report.figures.loss_curves(log) if log.is_file() else None
         if figure is not None:
             page.section(f"Training of {label}" if len(paths) > 1 else "Training")
             alt = f"Curves of the training metrics of {label} over steps"

@@ -37,8 +37,8 @@ Writes report.html, figures/*.png and dependence.json:
     before, after, pattern, conditional_bits, interval_95_bits
 (`evaluate --dependence` writes the same, but of lags only 0 and "delay", and neither test nor
 total_correlation; there are no changes of it.)
-What the numbers are is said in indep_jax/independence/: estimate.py, significance.py,
-total_correlation.py.
+The estimators, their bias and their intervals are described in indep_jax/dependence/:
+mutual_information.py, permutation_test.py, total_correlation.py.
 """
 
 import json
@@ -48,11 +48,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from indep_jax import inference
+from indep_jax import dependence, inference, report
 from indep_jax.data import sources
-from indep_jax.dependence import measure as dependence
 from indep_jax.inference.encode_files import codes_by_origin
-from indep_jax.report import page as report
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import replace_file
@@ -68,7 +66,7 @@ def measure_codec(
 ) -> list[dependence.Dependence]:
     """The codec on a split of a source; before it, with `untrained`, the same codec untrained.
 
-    whole: also what takes minutes, see `dependence.measure`. bandwidth: see `inference.load_codec`.
+    whole: also what takes minutes, see `dependence.measure_codes`. bandwidth: see `inference.load_codec`.
     Raises UserError, one line, for `untrained` with a codec that was not trained here.
     """
     codec = inference.load_codec(codec_path, bandwidth=bandwidth)
@@ -80,7 +78,7 @@ def measure_codec(
         start = inference.untrained(codec.config, source, codec.config["seed"])
         codecs = {"untrained": start, **codecs}
     return [
-        dependence.measure(
+        dependence.measure_codes(
             label,
             list(codes_by_origin(codec, files, label).values()),
             [codec.codebook_size] * codec.codebooks,
@@ -111,13 +109,13 @@ def read_codes(path: str) -> list[np.ndarray]:
 
 
 def write(measured: list[dependence.Dependence], source: str, split: str, output: str) -> Path:
-    """Writes dependence.json, the figure and the page; returns the page's path."""
+    """Write dependence.json, the figures and the page; return the page's path."""
     folder = Path(output)
-    content = dict(source=source, split=split, **dependence.record(measured))
-    replace_file(folder / "dependence.json", json.dumps(content, indent=1))
+    record = dict(source=source, split=split, **dependence.record(measured))
+    replace_file(folder / "dependence.json", json.dumps(record, indent=1))
     names = " and ".join(item.label for item in measured)
     page = report.Report("Dependence of codebooks", f"{names} on {source} {split}".strip())
-    dependence.show(page, measured)
+    report.dependence.show(page, record)
     return page.write(folder)
 
 
@@ -135,7 +133,7 @@ def main() -> None:
     if options.codes:
         contents = [read_codes(path) for path in paths]
         for label, codes in zip(labels, contents):
-            measured.append(dependence.measure(label, codes, None, whole=True))
+            measured.append(dependence.measure_codes(label, codes, whole=True))
         page = write(measured, options.codes, "", options.output)
     else:
         if not options.source:

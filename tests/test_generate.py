@@ -12,11 +12,10 @@ import soundfile
 from support.codec_cases import make_codec, music
 from tasks.test_lm_task import shipped
 
-from indep_jax import encode, evaluate, generate, inference, train
+from indep_jax import encode, evaluate, generate, inference, report, train
 from indep_jax.data import pipeline, sources, tokens
-from indep_jax.evaluation import frechet, language, musicnn
+from indep_jax.evaluation import frechet, musicnn
 from indep_jax.lm import model as lm_model
-from indep_jax.report import page as report
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +147,7 @@ def test_what_a_text_is_worth(lm, tmp_path, monkeypatch):
         monkeypatch.setitem(entry, "caption", str(record % 2))
     own = [store.entries[record]["caption"] for record in segments["record"]]
     assert len(set(own)) == 2  # so that of the others is the other one
-    evaluated = language.evaluate(reading, "reading", store, "all", 6, 0.5)
+    evaluated = evaluate.evaluate_lm(reading, "reading", store, "all", 6, 0.5)
     other = [next(text for text in own if text != this) for this in own]
     for name, texts in {"": own, "_other_texts": other, "_no_text": None}.items():
         text = () if texts is None else encoder(texts)
@@ -156,7 +155,7 @@ def test_what_a_text_is_worth(lm, tmp_path, monkeypatch):
         found = evaluated.metrics[f"bits_per_frame{name}"]
         assert found == pytest.approx(float(nats.sum()) / np.log(2) / 240, rel=1e-5), name
     page = report.Report("Texts")
-    language.show(page, [evaluated])
+    report.lm.show(page, dict(reading=evaluated.metrics))
     assert "What the text is worth" in page.write(tmp_path).read_text()
 
 

@@ -1,40 +1,26 @@
-"""How dependent a tokenizer's codebooks are: mutual information estimated from codes.
+"""Mutual information between the codebooks of a tokenizer, estimated from codes.
 
-Codes are lists of integer arrays [frames, codebooks], one per source file. A plug-in estimate
-(the mutual information of the histogram) reads far too high when frames are few for its cells:
-3 to 5 bits for INDEPENDENT codebooks of 2048 codes and 1e5 frames. So its mean under independence
-is taken off. That mean keeps what else shapes the histogram, the use of the codes and their
-autocorrelation within a file: one codebook's files, whole, are set against other files of the
-other codebook. Everything here runs on the host, in float64.
+A plug-in estimate (the mutual information of the histogram) is far too high when there are few
+frames for its cells: 3 to 5 bits for INDEPENDENT codebooks of 2048 codes and 1e5 frames. So its mean
+under independence is subtracted. That mean keeps what else shapes the histogram, the use of the codes
+and their autocorrelation within a file: whole files of one codebook are set against other files of
+the other codebook. Everything here runs on the host, in float64.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from indep_jax.dependence import intervals
+from indep_jax.dependence.codes import check_codes, codebook_usage, files_or_blocks, n_log_n
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
-FRAMES_PER_CELL = 100  # below this the estimate is known to read low, see `mutual_information`
-# How low: 2048 codes with 0.227 bits in truth, by frames per cell (simulated once).
+FRAMES_PER_CELL = 100  # below this the estimate is known to be low, see `estimate`
+# The missing share by frames per cell, for 2048 codes with 0.227 bits in truth (simulated once).
 READS_LOW = {0.024: 0.54, 0.24: 0.16, 2.4: 0.01}
 FILES = 40  # below this the intervals are known to be too narrow at times
-BLOCKS = 20  # pieces that stand in for files where there are not enough of them
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Use of each codebook, float [codebooks].
-
-    entropy_bits: of the histogram. perplexity: two to that, the codebook's size if used evenly.
-    share_used: codes that occur at all, as a share of the codebook's size.
-    """
-
-    entropy_bits: np.ndarray
-    perplexity: np.ndarray
-    share_used: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,25 +54,7 @@ class MutualInformation:
     warnings: tuple[str, ...]
 
 
-def perplexity(counts) -> np.ndarray:
-    """Two to the entropy in bits of histograms [..., codes]; 1 for an empty histogram."""
-    counts = np.asarray(counts, np.float64)
-    totals = counts.sum(-1)
-    safe = np.maximum(totals, 1)
-    return np.exp2(np.where(totals > 0, np.log2(safe) - _n_log_n(counts).sum(-1) / safe, 0))
-
-
-def usage(codes: Sequence[np.ndarray], sizes: Sequence[int] | None = None) -> Usage:
-    """Entropy, perplexity and share of codes used of every codebook; see `mutual_information`."""
-    files, sizes = checked(codes, sizes)
-    rows = np.concatenate(files)
-    counts = [np.bincount(rows[:, k], minlength=size) for k, size in enumerate(sizes)]
-    values = np.array([perplexity(count) for count in counts])
-    used = np.array([np.mean(count > 0) for count in counts])
-    return Usage(entropy_bits=np.log2(values), perplexity=values, share_used=used)
-
-
-def mutual_information(
+def estimate(
     codes: Sequence[np.ndarray],
     *,
     sizes: Sequence[int] | None = None,
@@ -95,7 +63,7 @@ def mutual_information(
     seed: int = 0,
     show_progress: bool = False,
 ) -> MutualInformation:
-    """Mutual information in bits between the codebooks of a tokenizer, corrected for its bias.
+    """Estimate the mutual information in bits between codebooks, corrected for its bias.
 
     codes: one integer array [frames, codebooks] per source file. sizes: of the codebooks; by
     default the largest code plus one. lags: a lag of l sets codebook i at frame t against codebook
@@ -115,7 +83,7 @@ def mutual_information(
     Where one file holds half of the frames or more (a single file, say), equal blocks of the files
     stand in for files and `warnings` says so. Raises UserError for codes or sizes of another form.
     """
-    files, sizes = checked(codes, sizes)
+    files, sizes = check_codes(codes, sizes)
     codebooks = len(sizes)
     if codebooks < 2:
         raise UserError("codes: expected at least 2 codebooks, found 1")
@@ -169,18 +137,18 @@ def mutual_information(
         null_without = np.mean([null for _, null in nulls], axis=0)
         without[index[0], :, index[1]] = value_without - null_without
     bits = plug_in - independent
-    entropy = usage(kept, sizes).entropy_bits
+    entropy = codebook_usage(kept, sizes).entropy_bits
     smaller = np.array([min(entropy[i], entropy[j]) for i, j in pairs])
     return MutualInformation(
         lags=tuple(lags),
         pairs=pairs,
         bits=bits,
-        interval_bits=jackknife_interval(bits, without.swapaxes(0, 1)),
+        interval_bits=intervals.jackknife(bits, without.swapaxes(0, 1)),
         plug_in_bits=plug_in,
         independent_bits=independent,
         share_of_entropy=np.divide(bits, smaller, out=np.zeros(shape), where=smaller > 0),
         mean_bits=bits.mean(1),
-        mean_interval_bits=jackknife_interval(bits.mean(1), without.mean(2).T),
+        mean_interval_bits=intervals.jackknife(bits.mean(1), without.mean(2).T),
         without_bits=without,
         frames=frames,
         files=len(kept),
@@ -188,76 +156,24 @@ def mutual_information(
     )
 
 
-def jackknife_interval(estimate, without, confidence: float = 0.95) -> np.ndarray:
-    """[..., 2]: Student interval around `estimate` [...] from its delete-one values [n, ...].
-
-    Variance (n - 1) / n times the sum of squared deviations of the delete-one values from their
-    mean (Efron & Stein 1981), n - 1 degrees of freedom.
-    """
-    estimate, without = np.asarray(estimate), np.asarray(without)
-    n = without.shape[0]
-    variance = (n - 1) / n * np.sum(np.square(without - without.mean(0)), axis=0)
-    half = stats.t.ppf(0.5 + confidence / 2, n - 1) * np.sqrt(variance)
-    return np.stack([estimate - half, estimate + half], axis=-1)
-
-
 def change(before: MutualInformation, after: MutualInformation) -> tuple[np.ndarray, np.ndarray]:
-    """Change of the mean over pairs, bits [lags], and its jackknife interval [lags, 2].
+    """Return the change of the mean over pairs, bits [lags], and its interval [lags, 2].
 
-    Of two codecs measured on the same files: what the files have in common cancels, so the
-    interval is narrower than the two intervals suggest. UserError for other files or lags.
+    Compares two codecs measured on the same files; see `intervals.change`. Raises UserError for
+    other files or lags.
     """
     if before.lags != after.lags or before.files != after.files:
         raise UserError("change: expected two measurements of the same files at the same lags")
-    value = after.mean_bits - before.mean_bits
-    without = after.without_bits.mean(2) - before.without_bits.mean(2)
-    return value, jackknife_interval(value, without.T)
-
-
-def checked(codes, sizes) -> tuple[list[np.ndarray], list[int]]:
-    """Codes int64 [frames, codebooks] of the files that have a frame, and the codebooks' sizes.
-
-    Raises UserError, one line, for codes of another form and for sizes that they do not fit.
-    """
-    files = [np.asarray(file) for file in codes]
-    if not files:
-        raise UserError("codes: expected at least one array [frames, codebooks], found none")
-    for n, file in enumerate(files):
-        if file.ndim != 2 or not np.issubdtype(file.dtype, np.integer):
-            raise UserError(
-                f"codes[{n}]: expected integers [frames, codebooks], not {file.dtype} "
-                f"{list(file.shape)}"
-            )
-        if file.shape[1] != files[0].shape[1] or file.shape[1] == 0:
-            raise UserError(
-                f"codes[{n}]: expected {files[0].shape[1] or 'some'} codebooks "
-                f"as in the first file, not {file.shape[1]}"
-            )
-    files = [file.astype(np.int64) for file in files if len(file)]
-    if not files:
-        raise UserError("codes: all files are empty")
-    top = np.max([file.max(0) for file in files], axis=0)
-    if min(file.min() for file in files) < 0:
-        raise UserError("codes: expected values of at least 0, found a negative one")
-    sizes = list(top + 1) if sizes is None else list(sizes)
-    if len(sizes) != len(top) or any(top >= sizes):
-        raise UserError(f"codes up to {top.tolist()} do not fit codebooks of sizes {sizes}")
-    return files, [int(size) for size in sizes]
-
-
-def files_or_blocks(files: list[np.ndarray]) -> tuple[list[np.ndarray], list[str]]:
-    """Files, and no warning; where one holds most frames, blocks in their place, and a warning."""
-    if 2 * max(map(len, files)) <= sum(map(len, files)):
-        return files, []
-    return np.array_split(np.concatenate(files), BLOCKS), [
-        f"One of {len(files)} files holds more than half of the frames: {BLOCKS} blocks of "
-        "consecutive frames stand in for files. Neighbouring blocks resemble each other, so "
-        "intervals are too narrow and dependence may read low."
-    ]
+    return intervals.change(
+        before.mean_bits,
+        before.without_bits.mean(2).T,
+        after.mean_bits,
+        after.without_bits.mean(2).T,
+    )
 
 
 def _reads_low(per_cell: float) -> float:
-    """Expected share of the true value that is missing at so many frames per cell."""
+    """Return the share of the true value that is expected to be missing at so many frames per cell."""
     known = np.log(list(READS_LOW))
     return float(np.interp(np.log(per_cell), known, list(READS_LOW.values())))
 
@@ -271,14 +187,14 @@ def _lag(lag: int | str, pair: tuple[int, int]) -> int:
 
 
 def _arrangement(x: list[np.ndarray], rng) -> tuple[np.ndarray, int]:
-    """Order of the files on the circle, and a rotation after which no frame meets its file."""
+    """Draw the order of files on the circle, and a rotation after which no frame meets its file."""
     lengths = [len(file) for file in x]
     longest = max(lengths)
     return rng.permutation(len(x)), int(rng.integers(longest, sum(lengths) - longest + 1))
 
 
 def _plug_in(x, y, size_y: int, order, rotation: int) -> tuple[float, np.ndarray]:
-    """Plug-in mutual information in bits of files on a circle, and [files] without each in turn.
+    """Return the plug-in estimate in bits of files on a circle, and [files] without each in turn.
 
     Without file f, frames of x that met y of f and frames of y that met x of f, equally many, are
     set against each other in their order: the same arrangement of one file less. (Any two that
@@ -319,12 +235,8 @@ def _plug_in(x, y, size_y: int, order, rotation: int) -> tuple[float, np.ndarray
     return tuple(a + b - both for a, b, both in zip(of_x, of_y, joint))
 
 
-def _n_log_n(n) -> np.ndarray:
-    return n * np.log2(np.maximum(n, 1))
-
-
 def _sum_n_log_n(cells, lost, gained, files: int) -> tuple[float, np.ndarray]:
-    """Sum of n log2 n over a histogram's counts n, and [files] the sum without each file.
+    """Return the sum of n log2 n over a histogram's counts n, and [files] that without each file.
 
     lost, gained: (file, cell) of every frame that leaves or joins when that file is left out.
     """
@@ -346,6 +258,6 @@ def _sum_n_log_n(cells, lost, gained, files: int) -> tuple[float, np.ndarray]:
     starts = np.flatnonzero(np.diff(where, prepend=-1))
     net = np.add.reduceat(2 * (changes & 1) - 1, starts)
     file, cell = np.divmod(where[starts], top)
-    difference = _n_log_n(counts[cell] + net) - _n_log_n(counts[cell])
-    total = _n_log_n(counts).sum()
+    difference = n_log_n(counts[cell] + net) - n_log_n(counts[cell])
+    total = n_log_n(counts).sum()
     return total, total + np.bincount(file, weights=difference, minlength=files)

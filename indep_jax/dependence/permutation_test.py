@@ -1,9 +1,10 @@
 """A test of independence of a tokenizer's codebooks: dHSIC, files permuted.
 
-The codebooks of a file are autocorrelated over its frames, so frames are no independent draws and
-shuffling them would reject nearly always. Files are what is drawn: with the codebooks independent,
-setting one codebook's files against other files of the others changes nothing in distribution, and
-the share of such arrangements with a dHSIC as large as the real one is an exact p-value.
+The codebooks of a file are autocorrelated over its frames, so frames are not independent draws, and
+a test that shuffles them rejects nearly always. Files are independent draws: if the codebooks are
+independent, setting one codebook's files against other files of the others changes nothing in
+distribution, and the share of such arrangements with a dHSIC as large as the real one is an exact
+p-value.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indep_jax.dependence import mutual_information as estimate
+from indep_jax.dependence.codes import check_codes, files_or_blocks
 from indep_jax.support.errors import UserError
 
 
 @dataclass(frozen=True)
-class Significance:
-    """p_value: of independence of all codebooks; at least 1 / (1 + permutations).
+class PermutationTest:
+    """Result of a test of independence.
+
+    p_value: of independence of all codebooks; at least 1 / (1 + permutations).
 
     dhsic: of the codes as they are; permuted_dhsic: its mean over permutations.
-    files, rows: that went in. warnings: sentences a reader of the numbers has to know.
+    files, rows: that were used. warnings: sentences a reader of the numbers has to know.
     """
 
     p_value: float
@@ -32,15 +35,15 @@ class Significance:
     warnings: tuple[str, ...]
 
 
-def permutation_test(
+def test_independence(
     codes: Sequence[np.ndarray],
     vectors: Sequence[np.ndarray] | None = None,
     *,
     permutations: int = 499,
     rows: int = 512,
     seed: int = 0,
-) -> Significance:
-    """Tests whether the codebooks are independent, by dHSIC of their vectors (see `dhsic`).
+) -> PermutationTest:
+    """Test whether the codebooks are independent, by dHSIC of their vectors.
 
     codes: one integer array [frames, codebooks] per source file. vectors: [size, dim] of each
     codebook; by default any two codes are equally far apart, which asks nothing of the tokenizer.
@@ -52,10 +55,10 @@ def permutation_test(
     resemble each other, and small p-values are then too small. Cost: O(permutations codebooks
     rows^2). Raises UserError for codes of another form, or too few.
     """
-    files, sizes = estimate.checked(codes, None)
+    files, sizes = check_codes(codes)
     if len(sizes) < 2:
         raise UserError("codes: expected at least 2 codebooks, found 1")
-    files, warnings = estimate.files_or_blocks(files)
+    files, warnings = files_or_blocks(files)
     if len(files) < 3:
         raise UserError(f"codes: {len(files)} files are too few to permute")
     rng = np.random.default_rng(seed)
@@ -73,7 +76,7 @@ def permutation_test(
     product_of_means = np.prod([row.mean() for row in row_means])
 
     def statistic(orders):
-        """With the files of each codebook in an order of their own."""
+        """Return dHSIC with the files of each codebook in an order of their own."""
         joint, crossed = 1.0, 1.0
         for kernel, row_mean, order in zip(kernels, row_means, orders):
             at = (order[:, None] * each + np.arange(each)).ravel()
@@ -89,7 +92,7 @@ def permutation_test(
         ]
     )
     reached = np.sum(null >= value - 1e-12)  # an arrangement like the real one ties with it
-    return Significance(
+    return PermutationTest(
         p_value=float((1 + reached) / (1 + permutations)),
         dhsic=float(value),
         permuted_dhsic=float(null.mean()),
@@ -101,7 +104,7 @@ def permutation_test(
 
 
 def _kernel(codes_N, vectors_SxD, apart):
-    """Gaussian kernel [n, n] of the codes' vectors, 0 for pairs that are left out."""
+    """Return the Gaussian kernel [n, n] of the codes' vectors, 0 for pairs that are left out."""
     if vectors_SxD is None:
         squares = (codes_N[:, None] != codes_N[None, :]).astype(np.float64)
     else:

@@ -6,8 +6,8 @@ difference is the conditional total correlation. "parallel" emits whole frames; 
 at frame s - k in step s, so that "emitted" holds more of the frame itself. h is the same for both:
 the joint entropy rate of the frames.
 
-Nobody can count such entropies; a model bounds them. One small network reads the past, and two sets
-of heads predict from what it says: each codebook alone, and each codebook given those before it in
+These entropies are too large to count; a model gives upper bounds. One small network reads the past,
+and two sets of heads predict from its output: each codebook alone, and each codebook given those before it in
 the same step (the chain rule). Their cross-entropies on held-out files bound the two entropies from
 above, and their difference estimates the conditional total correlation. Two more sets of heads,
 that see no past, give the total correlation as such.
@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from indep_jax.dependence import mutual_information as estimate
+from indep_jax.dependence import intervals
+from indep_jax.dependence.codes import check_codes, files_or_blocks
 from indep_jax.independence import streams
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
@@ -36,7 +37,7 @@ MARGIN_BITS = 2e-3  # progress, per frame
 
 @dataclass(frozen=True)
 class TotalCorrelation:
-    """Of the codes of a step, in bits per frame; intervals are 95%, over the held-out files.
+    """Total correlation of the codes of a step, in bits per frame, with 95% intervals over files.
 
     pattern: "parallel", "delay" or delays. training_frames, held_out_frames, held_out_files.
     conditional_bits, conditional_interval_bits [2]: given the past, factorised less joint.
@@ -59,7 +60,7 @@ class TotalCorrelation:
     total_interval_bits: np.ndarray
 
 
-def total_correlation(
+def estimate(
     codes: Sequence[np.ndarray],
     *,
     sizes: Sequence[int] | None = None,
@@ -71,7 +72,7 @@ def total_correlation(
     seed: int = 0,
     show_progress: bool = False,
 ) -> tuple[TotalCorrelation, ...]:
-    """Estimates from models trained on these shares of the training files; the last is the best.
+    """Estimate it with models trained on these shares of the training files; the last is the best.
 
     codes: one integer array [frames, codebooks] per source file. sizes: of the codebooks; by
     default the largest code plus one. pattern: the language model's (see `streams.delays`).
@@ -88,8 +89,8 @@ def total_correlation(
 
     Raises UserError for codes or sizes of another form, and for fewer than 3 usable files.
     """
-    files, sizes = estimate.checked(codes, sizes)
-    files, _ = estimate.files_or_blocks(files)
+    files, sizes = check_codes(codes, sizes)
+    files, _ = files_or_blocks(files)
     delays = streams.delays(pattern, len(sizes))
     longest = max(delays)
     # As streams.align, of files of their own lengths.
@@ -133,34 +134,33 @@ def total_correlation(
                 held_out_frames=int(lengths_F.sum()),
                 held_out_files=held,
                 conditional_bits=float(conditional[0]),
-                conditional_interval_bits=estimate.jackknife_interval(
-                    conditional[0], conditional[1:]
-                ),
+                conditional_interval_bits=intervals.jackknife(conditional[0], conditional[1:]),
                 without_bits=conditional[1:],
                 factorised_bits=float(factorised[0]),
                 joint_bits=float(joint[0]),
                 total_bits=float(total[0]),
-                total_interval_bits=estimate.jackknife_interval(total[0], total[1:]),
+                total_interval_bits=intervals.jackknife(total[0], total[1:]),
             )
         )
     return tuple(found)
 
 
 def change(before: TotalCorrelation, after: TotalCorrelation) -> tuple[float, np.ndarray]:
-    """Change of the conditional total correlation, bits per frame, and its jackknife interval [2].
+    """Return the change of the conditional total correlation, bits per frame, and its interval [2].
 
-    Of two codecs measured with one seed on the same files: what the held-out files have in common
-    cancels. The interval does not hold the variance of the training. UserError for other patterns
-    or files.
+    Compares two codecs measured with one seed on the same files; see `intervals.change`. The
+    interval does not include the variance of the training. Raises UserError for other patterns or
+    files.
     """
     if (before.pattern, before.held_out_files) != (after.pattern, after.held_out_files):
         raise UserError("change: expected two measurements of the same files, of one pattern")
-    value = after.conditional_bits - before.conditional_bits
-    return value, estimate.jackknife_interval(value, after.without_bits - before.without_bits)
+    return intervals.change(
+        before.conditional_bits, before.without_bits, after.conditional_bits, after.without_bits
+    )
 
 
 def _per_frame(bits_FxH, lengths_F):
-    """Bits per frame [1 + files, heads]: of all files, and without each in turn."""
+    """Return bits per frame [1 + files, heads]: of all files, and without each in turn."""
     kept = np.concatenate([np.ones((1, len(lengths_F))), 1 - np.eye(len(lengths_F))])
     return kept @ bits_FxH / (kept @ lengths_F)[:, None]
 

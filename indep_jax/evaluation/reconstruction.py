@@ -5,7 +5,6 @@ from functools import partial
 
 import chex
 import jax
-import matplotlib.figure
 import numpy as np
 from scipy import stats
 
@@ -15,7 +14,7 @@ SI_SNR_LIMIT_DB = 100.0
 
 
 def si_snr(reference, estimate) -> np.ndarray:
-    """Scale-invariant signal-to-noise ratio in dB of [..., time] signals, float64 [...].
+    """Return the scale-invariant signal-to-noise ratio in dB of [..., time] signals, float64 [...].
 
     10 log10(|target|^2 / |estimate - target|^2), where target is the projection of the estimate
     on the reference, both less their mean (Le Roux et al. 2019). Clipped to +-100 dB, so that a
@@ -42,7 +41,7 @@ def si_snr(reference, estimate) -> np.ndarray:
 
 
 def mel_distance(reference_BxT, estimate_BxT, sample_rate: int) -> np.ndarray:
-    """[batch] mean absolute difference of log10(1e-5 + mel), averaged over the five scales.
+    """Return the mean absolute difference [batch] of log10(1e-5 + mel), averaged over five scales.
 
     The spectrograms are those of the multi-scale mel loss (signal.losses); one unit is 10 dB.
     """
@@ -60,16 +59,16 @@ def mel_distance(reference_BxT, estimate_BxT, sample_rate: int) -> np.ndarray:
 
 
 def mean_log_mel(x_BxT, sample_rate: int) -> list[np.ndarray]:
-    """For every scale of `mel_distance` the mean frame of log10(1e-5 + mel), [64]."""
+    """Return the mean frame [64] of log10(1e-5 + mel) for every scale of `mel_distance`."""
     return [_log_mel(x_BxT, sample_rate, n_fft).mean((0, 1)) for n_fft in losses.MEL_SCALES]
 
 
 def mean_frame_distance(
     reference_BxT, mean_frames: Sequence[np.ndarray], sample_rate: int
 ) -> np.ndarray:
-    """[batch] `mel_distance` to `mean_log_mel` of training music, repeated in every frame.
+    """Return the `mel_distance` [batch] to `mean_log_mel` of training music, repeated in every frame.
 
-    What a codec that learned nothing but the average spectrum would get.
+    A codec that learned nothing but the average spectrum would have it.
     """
     return np.mean(
         [
@@ -81,10 +80,10 @@ def mean_frame_distance(
 
 
 def summary(values) -> dict:
-    """Median with its 95% interval, quartiles and mean of the items' values; nan ones left out.
+    """Return the median with its 95% interval, quartiles and mean of the items' values without nan.
 
-    The interval is distribution-free, between two order statistics (binomial); it takes items
-    for independent.
+    The interval is distribution-free, between two order statistics (binomial), and assumes that
+    items are independent.
     """
     values = np.asarray(values, np.float64)
     kept = np.sort(values[np.isfinite(values)])
@@ -101,64 +100,6 @@ def summary(values) -> dict:
         items=n,
         left_out=len(values) - n,
     )
-
-
-def evaluate_reconstruction(
-    reference_BxTxC, estimate_BxTxC, sample_rate: int, mean_frames: Sequence[np.ndarray]
-) -> dict:
-    """Summaries over items of waveforms [items, time, channels] and their reconstructions.
-
-    si_snr_db, mel_distance_log10, mean_frame_distance_log10: see `summary`; channels of an item
-    are averaged. mel_distance_relative: mean mel distance over the mean frame's; 1 is no better
-    than the average spectrum. items: the three values of every item.
-    """
-    chex.assert_rank([reference_BxTxC, estimate_BxTxC], 3)
-    channels = range(reference_BxTxC.shape[-1])
-
-    def over_channels(metric):
-        # One item at a time: spectrograms of the finest scale are 8 times the waveform.
-        return np.array(
-            [
-                np.mean([metric(x[None, :, c], y[None, :, c])[0] for c in channels])
-                for x, y in zip(reference_BxTxC, estimate_BxTxC, strict=True)
-            ]
-        )
-
-    values = dict(
-        si_snr_db=over_channels(si_snr),
-        mel_distance_log10=over_channels(lambda x, y: mel_distance(x, y, sample_rate)),
-        mean_frame_distance_log10=over_channels(
-            lambda x, y: mean_frame_distance(x, mean_frames, sample_rate)
-        ),
-    )
-    result = {name: summary(value) for name, value in values.items()}
-    result["mel_distance_relative"] = float(
-        np.mean(values["mel_distance_log10"]) / np.mean(values["mean_frame_distance_log10"])
-    )
-    result["items"] = [
-        {name: float(value[n]) if np.isfinite(value[n]) else None for name, value in values.items()}
-        for n in range(len(reference_BxTxC))
-    ]
-    return result
-
-
-def mel_figure(originals, reconstructions, sample_rate: int) -> matplotlib.figure.Figure:
-    """Mel spectrograms, dB, of some items [items, time] above their reconstructions."""
-    figure = matplotlib.figure.Figure(figsize=(3 * len(originals), 4), layout="constrained")
-    axes = figure.subplots(2, len(originals), squeeze=False)
-    for column, pair in enumerate(zip(originals, reconstructions)):
-        spectra = [
-            10 * losses.log_mel(mel.mel_spectrogram(x[None], sample_rate, 1024)[0]).T for x in pair
-        ]
-        top = float(np.max(spectra[0]))
-        for row, spectrum in enumerate(spectra):
-            axes[row, column].imshow(
-                spectrum, origin="lower", aspect="auto", vmin=top - 60, vmax=top
-            )
-            axes[row, column].set(xticks=[], yticks=[])
-    axes[0, 0].set_ylabel("original")
-    axes[1, 0].set_ylabel("reconstruction")
-    return figure
 
 
 def _log_mel(x_BxT, sample_rate: int, n_fft: int) -> np.ndarray:

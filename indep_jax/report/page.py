@@ -1,55 +1,26 @@
-"""A page to look at and to listen to: one HTML file that carries its sounds and pictures.
+"""One HTML file that carries its sounds and pictures.
 
-    report = Report("Codec", "What it did to held-out music.")
-    report.section("Listen")
-    report.listen("song.ogg", [("Original", wave, 32_000), ("Reconstruction", other, 32_000)])
-    report.write("runs/small")
+    page = Report("Codec", "How it reconstructs held-out music.")
+    page.section("Listen")
+    page.listen("song.ogg", [("Original", wave, 32_000), ("Reconstruction", other, 32_000)])
+    page.write("runs/small")
 
-Figures are Matplotlib Figure objects, never pyplot's global state. They are drawn in dark ink on
-white, which the page blends into its own paper, inverted where the reader's system is dark.
+The page blends the figures' white into its own background, and inverts them where the reader's
+system is dark.
 """
 
 import base64
 import html
 import io
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from PIL import Image
 
-from indep_jax.dependence.mutual_information import MutualInformation
-from indep_jax.signal import mel
+from indep_jax.report import figures
 from indep_jax.support.files import replace_file
-
-INK = "#22262b"
-TRAINED, HELD_OUT = "#2b7a99", "#c8501e"
-# Lightness falls all the way, so the order of values survives grey, and inversion in the dark.
-SCALE = LinearSegmentedColormap.from_list(
-    "report", ["#f7f8f6", "#cfe3e1", "#76b5b8", "#2b7a99", "#1f4373", "#0d1730"]
-)
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": "#8a9097",
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": False,
-    "legend.frameon": False,
-}
-MAX_PANELS = 18  # of loss curves
 
 
 class Report:
@@ -119,7 +90,9 @@ class Report:
         labels = ", ".join(label.lower() for label, *_ in versions)
         number = 1 + sum(file.startswith("spectrogram_") for file in self._figures)
         picture = self._image(
-            f"spectrogram_{number}", spectrograms(versions), f"Mel spectrograms of {name}: {labels}"
+            f"spectrogram_{number}",
+            figures.spectrograms(versions),
+            f"Mel spectrograms of {name}: {labels}",
         )
         self._parts.append(
             f'<article><h3>{html.escape(name)}</h3><div class="players">{players}</div>'
@@ -142,7 +115,7 @@ class Report:
         return Path(folder) / "report.html"
 
     def _image(self, name: str, figure: Figure, alt: str) -> str:
-        self._figures[name] = png = _png(figure)
+        self._figures[name] = png = figures.png(figure)
         width, height = figure.get_size_inches() * 96
         return (
             f'<img class="plot" src="data:image/png;base64,{base64.b64encode(png).decode()}" '
@@ -154,189 +127,6 @@ def with_interval(value: float, interval: Sequence[float], digits: int = 3, sign
     """A number and its interval as text."""
     low, high = interval
     return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-
-
-def spectrograms(versions: Sequence[tuple[str, np.ndarray, int]]) -> Figure:
-    """Mel spectrograms of versions of one piece, one under the other on one colour scale.
-
-    versions: (label, float [time, channels], sample rate in Hz). Channels are averaged; levels
-    are dB under the first version's loudest point.
-    """
-    rate = versions[0][2]
-    n_fft = 2048 if rate > 24_000 else 1024
-    levels = [
-        10 * np.log10(1e-10 + np.asarray(_mel(wave, rate_of_version, n_fft)))
-        for _, wave, rate_of_version in versions
-    ]
-    top = levels[0].max()
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9, 0.75 + 1.75 * len(versions)), layout="constrained")
-        panels = figure.subplots(len(versions), 1, sharex=True, squeeze=False)[:, 0]
-        for panel, level, (label, wave, rate) in zip(panels, levels, versions, strict=True):
-            image = panel.imshow(
-                level.T - top,
-                origin="lower",
-                aspect="auto",
-                cmap=SCALE,
-                vmin=-80,
-                vmax=0,
-                extent=(0, len(wave) / rate, 0, level.shape[1]),
-                interpolation="antialiased",
-            )
-            panel.set_title(label, loc="left", fontweight="bold")
-            hertz = [hz for hz in (300, 1000, 3000, 10_000) if hz < rate / 2]
-            panel.set_yticks([_mel_position(hz, rate, level.shape[1]) for hz in hertz])
-            panel.set_yticklabels([f"{hz / 1000:g}" for hz in hertz])
-            panel.set_ylabel("kHz")
-        panels[-1].set_xlabel("seconds")
-        figure.colorbar(image, ax=panels, label="dB", pad=0.01, aspect=30)
-    return figure
-
-
-def loss_curves(metrics_path: str | Path) -> Figure | None:
-    """Curves of a run's metrics.jsonl, lines of {"step": n, name: value}, a panel for each name.
-
-    A value logged in training and its "eval/" namesake share a panel; "time/" values are left
-    out. Evaluated names come first, then "loss", names of no group, and groups ("group/name"); at
-    most MAX_PANELS panels. None when there is nothing to draw.
-    """
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in Path(metrics_path).read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the last line of a run that is being written
-        for name, value in record.items():
-            if name == "step" or name.startswith("time/") or not _finite(value):
-                continue
-            kind, name = ("eval", name[5:]) if name.startswith("eval/") else ("train", name)
-            curves.setdefault(name, {}).setdefault(kind, []).append((record["step"], value))
-    order = sorted(
-        curves, key=lambda name: ("eval" not in curves[name], name != "loss", "/" in name)
-    )
-    curves = {name: curves[name] for name in order[:MAX_PANELS]}
-    if not curves:
-        return None
-    columns = min(3, len(curves))
-    rows = math.ceil(len(curves) / columns)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(3.2 * columns, 2.1 * rows + 0.3), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel in panels[len(curves) :]:
-            panel.set_axis_off()
-        for panel, (name, kinds) in zip(panels, curves.items()):
-            for kind, points in kinds.items():
-                steps, values = np.array(sorted(points), np.float64).T
-                if kind == "eval":
-                    panel.plot(steps, values, "o-", color=HELD_OUT, markersize=3, linewidth=1.2)
-                    continue
-                long = len(values) > 40
-                panel.plot(steps, values, color=TRAINED, linewidth=0.7, alpha=0.35 if long else 1)
-                if long:
-                    panel.plot(steps, _smooth(values), color=TRAINED, linewidth=1.6)
-            values = np.array([value for points in kinds.values() for _, value in points])
-            if values.min() > 0 and values.max() > 30 * values.min():
-                panel.set_yscale("log")
-            panel.set_title(name, loc="left")
-            panel.ticklabel_format(axis="x", scilimits=(-3, 5))
-            panel.locator_params(axis="x", nbins=4)
-            panel.grid(axis="y", color="#d5d9dd", linewidth=0.5)
-        figure.supxlabel("step", fontsize=10)
-        lines = [
-            panels[0].plot([], [], color=color, label=label)[0]
-            for color, label in ((TRAINED, "training"), (HELD_OUT, "held out"))
-        ]
-        figure.legend(handles=lines, loc="outside upper right", ncols=2)
-    return figure
-
-
-def dependence(measured: Sequence[tuple[str, MutualInformation]]) -> Figure:
-    """Matrices of pairwise mutual information: a column for each codec, a row for each lag.
-
-    measured: (label, estimate), of lag 0 first, then of "delay"; lags after these are not shown.
-    Cells say bits and half the 95% interval.
-    """
-    lags = measured[0][1].lags[:2]
-    top = max(max(estimate.bits[: len(lags)].max() for _, estimate in measured), 1e-3)
-    codebooks = 1 + max(j for _, estimate in measured for _, j in estimate.pairs)
-    side = max(2.4, 0.72 * codebooks)
-    with rc_context(STYLE):
-        figure = Figure(
-            figsize=(side * len(measured) + 1.4, side * len(lags) + 0.5), layout="constrained"
-        )
-        panels = figure.subplots(len(lags), len(measured), squeeze=False)
-        for (row, column), panel in np.ndenumerate(panels):
-            label, estimate = measured[column]
-            table = np.full((codebooks, codebooks), np.nan)
-            for pair, bits, interval in zip(
-                estimate.pairs, estimate.bits[row], estimate.interval_bits[row], strict=True
-            ):
-                table[pair] = bits
-                half = (interval[1] - interval[0]) / 2
-                panel.text(
-                    pair[1],
-                    pair[0],
-                    f"{bits:.2f}\n±{half:.2f}",
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color="#ffffff" if bits > 0.5 * top else INK,
-                )
-            image = panel.imshow(np.clip(table, 0, None), cmap=SCALE, vmin=0, vmax=top)
-            panel.set_xticks(range(1, codebooks), [f"{k + 1}" for k in range(1, codebooks)])
-            panel.set_yticks(range(codebooks - 1), [f"{k + 1}" for k in range(codebooks - 1)])
-            panel.set_xlim(0.5, codebooks - 0.5)
-            panel.set_ylim(codebooks - 1.5, -0.5)
-            panel.spines[:].set_visible(False)
-            panel.tick_params(length=0)
-            if row == 0:
-                panel.set_title(label, loc="left", fontweight="bold")
-            if column == 0:
-                panel.set_ylabel(f"{lag_name(lags[row])}\ncodebook")
-            if row == len(lags) - 1:
-                panel.set_xlabel("codebook")
-        figure.colorbar(image, ax=panels, label="bits", shrink=0.6, pad=0.02)
-    return figure
-
-
-def lag_name(lag: int | str) -> str:
-    """A lag of `mutual_information` in words."""
-    if lag == "delay":
-        return "delay pattern"
-    return "same frame" if lag == 0 else f"lag {lag}"
-
-
-def _mel(wave, rate: int, n_fft: int):
-    mono = np.asarray(wave, np.float32).mean(axis=-1)[None]
-    return mel.mel_spectrogram(mono, rate, n_fft, n_mels=96)[0]
-
-
-def _mel_position(hertz: float, rate: int, n_mels: int, f_min: float = 64.0) -> float:
-    """Place of a frequency on an axis of mel bands."""
-    low, high, here = (2595 * np.log10(1 + f / 700) for f in (f_min, rate / 2, hertz))
-    return float((here - low) / (high - low) * (n_mels + 1) - 0.5)
-
-
-def _finite(value) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Moving average over about a twentieth of the curve, shorter at its ends."""
-    width = max(3, len(values) // 20)
-    weights = np.ones(width)
-    weight = np.convolve(np.ones(len(values)), weights, mode="same")
-    return np.convolve(values, weights, mode="same") / weight
-
-
-def _png(figure: Figure) -> bytes:
-    buffer, small = io.BytesIO(), io.BytesIO()
-    FigureCanvasAgg(figure)
-    with rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=120)
-    # A palette of 256 colours makes a third of the size, and the eye sees no difference.
-    Image.open(buffer).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
-    return small.getvalue()
 
 
 def _wav(wave: np.ndarray, rate: int) -> str:

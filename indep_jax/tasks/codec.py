@@ -12,6 +12,7 @@ import optax
 from indep_jax import data, independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
 from indep_jax.evaluation import reconstruction
+from indep_jax.report.figures import spectrograms
 from indep_jax.signal import losses
 from indep_jax.support.errors import UserError
 from indep_jax.training import sharding
@@ -195,8 +196,8 @@ class CodecTask:
         for i in range(min(4, len(audio))):
             sounds[f"{i}_original"] = (audio[i], rate)
             sounds[f"{i}_reconstruction"] = (decoded[i], rate)
-        figures = dict(mel=reconstruction.mel_figure(first[:4], second[:4], rate))
-        return Evaluation(scalars, sounds, figures)
+        figure = spectrograms([(name, *sound) for name, sound in sounds.items()])
+        return Evaluation(scalars, sounds, dict(mel=figure))
 
     # The steps.
 

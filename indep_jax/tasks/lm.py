@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import optax
 from jax.sharding import PartitionSpec
@@ -15,7 +14,7 @@ from indep_jax import data
 from indep_jax.data import tokens
 from indep_jax.lm import model as lm
 from indep_jax.lm import sampling
-from indep_jax.signal import losses, mel
+from indep_jax.report.figures import spectrograms
 from indep_jax.support.errors import UserError
 from indep_jax.text import conditioner
 from indep_jax.training import sharding
@@ -169,7 +168,7 @@ class LMTask:
         waves = [np.asarray(self._codec.decode(item[None]))[0] for item in codes]
         rate = self._codec.sample_rate
         sounds = {f"{i}_generated": (wave, rate) for i, wave in enumerate(waves)}
-        return sounds, dict(mel=_mel_figure(waves, rate))
+        return sounds, dict(mel=spectrograms([(name, *sound) for name, sound in sounds.items()]))
 
     # The step.
 
@@ -256,15 +255,3 @@ def _check(config):
         raise UserError(f"text.dropout must be between 0 and 1, not {config.text.dropout}")
     if bool(config.text.encoder) != bool(config.model.get("text_dim")):
         raise UserError("model.text_dim and text.encoder go together; train.py sets the first")
-
-
-def _mel_figure(waves, sample_rate: int) -> matplotlib.figure.Figure:
-    """Mel spectrograms, dB, of waveforms [time, channels], one below another."""
-    figure = matplotlib.figure.Figure(figsize=(9, 2 * len(waves)), layout="constrained")
-    for axis, wave in zip(figure.subplots(len(waves), 1, squeeze=False)[:, 0], waves):
-        spectrum = mel.mel_spectrogram(wave.mean(1)[None], sample_rate, 1024)[0]
-        decibels = 10 * np.asarray(losses.log_mel(spectrum)).T
-        top = decibels.max()
-        axis.imshow(decibels, origin="lower", aspect="auto", vmin=top - 60, vmax=top)
-        axis.set(xticks=[], yticks=[])
-    return figure

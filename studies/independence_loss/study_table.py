@@ -26,14 +26,11 @@ import matplotlib.figure
 import numpy as np
 from scipy import stats
 
-from indep_jax import inference
+from indep_jax import dependence, evaluate, inference
 from indep_jax.data import sources
-from indep_jax.dependence import measure as dependence
-from indep_jax.dependence import mutual_information as estimate
-from indep_jax.dependence import total_correlation
-from indep_jax.evaluation import excerpts
+from indep_jax.dependence import intervals, total_correlation
 from indep_jax.inference.encode_files import codes_by_origin
-from indep_jax.report import page as report
+from indep_jax.report import with_interval
 from indep_jax.support.files import replace_file
 from indep_jax.training import checkpoints
 
@@ -82,10 +79,10 @@ def write_point(workdir: Path, source: str) -> None:
 
 def measured(codec, name: str, source: str, split: str) -> dict:
     """What a point says of a codec on one split."""
-    found = excerpts.evaluate(codec, name, source, split, items=40, seconds=10.0).metrics
+    found = evaluate.evaluate_codec(codec, name, source, split, items=40, seconds=10.0).metrics
     files = beginnings(sources.open_source(source, split), FILE_SECONDS)
-    codes = codes_by_origin(codec, files, name)
-    result = dependence.measure(name, list(codes.values()), [codec.codebook_size] * codec.codebooks)
+    codes = list(codes_by_origin(codec, files, name).values())
+    result = dependence.measure_codes(name, codes, [codec.codebook_size] * codec.codebooks)
     information = result.information
     return dict(
         si_snr_db=found["si_snr_db"],
@@ -110,7 +107,7 @@ def add_total_correlation(workdir: Path, source: str) -> None:
     codec = inference.load_codec(workdir)
     files = beginnings(sources.open_source(source, "test"), FIRST_SECONDS)
     codes = codes_by_origin(codec, files, workdir.name)
-    (cost,) = total_correlation.total_correlation(
+    (cost,) = total_correlation.estimate(
         list(codes.values()),
         sizes=[codec.codebook_size] * codec.codebooks,
         shares=(1.0,),
@@ -183,26 +180,29 @@ def _reconstruction(before: dict | None, found: dict) -> str:
     text = f"{found['si_snr_db']['median']:.2f}"
     if before is None:
         return text
-    return f"{text}, {report.with_interval(*_snr_change(before, found), 2, '+')}"
+    return f"{text}, {with_interval(*_snr_change(before, found), 2, '+')}"
 
 
 def _information_change(before: dict, found: dict, lag: str) -> tuple[float, np.ndarray]:
     """Change of the mutual information, and its interval over the files that both measured."""
     old, new = (point["mutual_information"][lag] for point in (before, found))
-    change = new["bits"] - old["bits"]
-    without = np.subtract(new["without_each_file_bits"], old["without_each_file_bits"])
-    return change, estimate.jackknife_interval(change, without)
+    return intervals.change(
+        old["bits"],
+        old["without_each_file_bits"],
+        new["bits"],
+        new["without_each_file_bits"],
+    )
 
 
 def _information(before: dict | None, found: dict, lag: str) -> str:
     """Mutual information, and its change."""
     new = found["mutual_information"][lag]
     if before is None:
-        return report.with_interval(new["bits"], new["interval_95_bits"])
+        return with_interval(new["bits"], new["interval_95_bits"])
     change, interval = _information_change(before, found, lag)
     return (
         f"{new['bits']:.3f}, {change / (new['bits'] - change):+.0%} "
-        f"({report.with_interval(change, interval, 3, '+')})"
+        f"({with_interval(change, interval, 3, '+')})"
     )
 
 
@@ -212,11 +212,14 @@ def _total_correlation(before: dict | None, found: dict | None) -> str:
         return "not measured"
     bits, interval = found["conditional_bits"], found["conditional_interval_95_bits"]
     if before is None or "without_each_file_bits" not in found:
-        return report.with_interval(bits, interval)
-    change = bits - before["conditional_bits"]
-    without = np.subtract(found["without_each_file_bits"], before["without_each_file_bits"])
-    interval = estimate.jackknife_interval(change, without)
-    return f"{bits:.3f}, {report.with_interval(change, interval, 3, '+')}"
+        return with_interval(bits, interval)
+    change = intervals.change(
+        before["conditional_bits"],
+        before["without_each_file_bits"],
+        bits,
+        found["without_each_file_bits"],
+    )
+    return f"{bits:.3f}, {with_interval(*change, 3, '+')}"
 
 
 def _figure(points: list[dict], start: dict) -> matplotlib.figure.Figure:

@@ -2,7 +2,7 @@
 
     python tests/acceptance/check_estimates.py [--seeds=100] [--draws=200] [--estimates=20] [--output=FILE]
 
-Codes of a coupled Markov source (tests/support/markov.py), whose truths are computed:
+Codes of a coupled Markov source (indep_jax/dependence/markov.py), whose truths are computed:
   coverage    of the 95% intervals of mutual information, by pair and lag, with 40 files and more
               than 100 frames for each cell; 90 of 100 seeds are asked for
   rejections  of the test of independence at 5%, of independent, strongly autocorrelated codes;
@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from indep_jax.dependence import markov, total_correlation
-from indep_jax.dependence import mutual_information as estimate
-from indep_jax.dependence import permutation_test as significance
+from indep_jax.dependence import markov, mutual_information, permutation_test, total_correlation
 
 
 def coverage(seeds: int) -> list[dict]:
@@ -28,7 +26,7 @@ def coverage(seeds: int) -> list[dict]:
     found = []
     for seed in tqdm.tqdm(range(seeds), "coverage"):
         codes = source.sample(np.random.default_rng(seed), 40, 50)
-        measured = estimate.mutual_information(codes, lags=lags, seed=seed)
+        measured = mutual_information.estimate(codes, lags=lags, seed=seed)
         assert not measured.warnings, measured.warnings
         found.append(measured)
     rows = []
@@ -58,7 +56,7 @@ def rejections(draws: int) -> dict:
     rejected = 0
     for seed in tqdm.tqdm(range(draws), "rejections"):
         codes = source.sample(np.random.default_rng(seed), 20, 100)
-        found = significance.permutation_test(codes, permutations=199, rows=200, seed=seed)
+        found = permutation_test.test_independence(codes, permutations=199, rows=200, seed=seed)
         rejected += found.p_value <= 0.05
     return dict(rejected=int(rejected), of=draws)
 
@@ -71,7 +69,7 @@ def errors(estimates: int) -> list[dict]:
         source = markov.Source(3, 3, copy=strength, echo=strength)
         codes = source.sample(np.random.default_rng(seed), 50, 4000)
         for pattern in ("parallel", "delay"):
-            (found,) = total_correlation.total_correlation(
+            (found,) = total_correlation.estimate(
                 codes, pattern=pattern, shares=(1.0,), width=32, context=4, seed=seed
             )
             truth = source.conditional_bits(pattern)

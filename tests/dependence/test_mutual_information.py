@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from indep_jax.dependence import mutual_information as estimate
+from indep_jax.dependence import intervals, mutual_information
+from indep_jax.dependence.codes import BLOCKS
 
 
 def held(rng, shape, size, stay):
@@ -46,7 +47,7 @@ def test_intervals_cover_the_truth(copy, stay):
     covered = 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        found = estimate.mutual_information(coupled(rng, 40, 160, 8, copy, stay))
+        found = mutual_information.estimate(coupled(rng, 40, 160, 8, copy, stay))
         assert found.warnings == ()
         low, high = found.interval_bits[0, 0]
         covered += low <= truth <= high
@@ -55,7 +56,7 @@ def test_intervals_cover_the_truth(copy, stay):
 
 def test_independent_but_autocorrelated_codes_read_zero():
     codes = [held(np.random.default_rng(s), (600, 3), 64, 0.95) for s in range(30)]
-    found = estimate.mutual_information(codes, lags=(0, "delay"))
+    found = mutual_information.estimate(codes, lags=(0, "delay"))
     assert (found.plug_in_bits > 1).all()
     assert (np.abs(found.bits) < 0.1).all()
     assert (found.mean_interval_bits[:, 0] < 0).all() and (found.mean_interval_bits[:, 1] > 0).all()
@@ -70,7 +71,7 @@ def test_plug_in_is_the_textbook_value_at_each_lag(lag):
     codes = coupled(np.random.default_rng(1), 6, 50, 5, 0.5)
     x = np.concatenate([c[max(lag, 0) : 50 + min(lag, 0), 0] for c in codes])
     y = np.concatenate([c[max(-lag, 0) : 50 - max(lag, 0), 1] for c in codes])
-    found = estimate.mutual_information(codes, lags=(lag,))
+    found = mutual_information.estimate(codes, lags=(lag,))
     assert found.plug_in_bits[0, 0] == pytest.approx(plug_in(x, y), abs=1e-12)
 
 
@@ -81,7 +82,7 @@ def test_lags_find_the_shift():
         first = rng.integers(0, 6, 302)
         # Codebook k at frame t - k is the first codebook at frame t: what the delay pattern aligns.
         codes.append(np.stack([first[:300], first[1:301], first[2:302]], axis=1))
-    found = estimate.mutual_information(codes, lags=(-1, 0, 1, 2, "delay"))
+    found = mutual_information.estimate(codes, lags=(-1, 0, 1, 2, "delay"))
     truth = np.log2(6)
     assert found.pairs == ((0, 1), (0, 2), (1, 2))
     expected = np.zeros((5, 3))
@@ -96,11 +97,11 @@ def test_lags_find_the_shift():
 def test_relabelling_codes_changes_nothing():
     rng = np.random.default_rng(3)
     codes = coupled(rng, 10, 80, 16, 0.4)
-    plain = estimate.mutual_information(codes, sizes=(16, 16))
+    plain = mutual_information.estimate(codes, sizes=(16, 16))
     names = np.stack([rng.permutation(3000)[:16] for _ in range(2)])
     renamed = [np.stack([names[k][c[:, k]] for k in range(2)], axis=1) for c in codes]
     # Large and sparse tables take another path: they must agree.
-    other = estimate.mutual_information(renamed, sizes=(3000, 3000))
+    other = mutual_information.estimate(renamed, sizes=(3000, 3000))
     for name in ("bits", "interval_bits", "plug_in_bits", "without_bits"):
         np.testing.assert_allclose(getattr(other, name), getattr(plain, name), atol=1e-12)
 
@@ -111,14 +112,14 @@ def test_values_without_a_file_equal_brute_force(size):
     lengths = [30, 12, 25, 40, 7, 33]
     codes = [coupled(rng, 1, n, size, 0.5)[0] for n in lengths]
     x, y = [c[:, 0] for c in codes], [c[:, 1] for c in codes]
-    value, without = estimate._plug_in(x, y, size, range(6), 0)
+    value, without = mutual_information._plug_in(x, y, size, range(6), 0)
     assert value == pytest.approx(plug_in(np.concatenate(x), np.concatenate(y)), abs=1e-12)
     for f in range(6):
         rest = np.concatenate([c for g, c in enumerate(codes) if g != f])
         assert without[f] == pytest.approx(plug_in(rest[:, 0], rest[:, 1]), abs=1e-12)
 
-    order, rotation = estimate._arrangement(x, rng)
-    value, without = estimate._plug_in(x, y, size, order, rotation)
+    order, rotation = mutual_information._arrangement(x, rng)
+    value, without = mutual_information._plug_in(x, y, size, order, rotation)
     # Frame by frame: (file, code) of x on the circle, and of y where rotation brings it.
     left = [(f, code) for f in order for code in x[f]]
     right = [(f, code) for f in order for code in y[f]]
@@ -135,18 +136,10 @@ def test_values_without_a_file_equal_brute_force(size):
         assert without[f] == pytest.approx(value_of(met), abs=1e-12)
 
 
-def test_jackknife_of_a_mean_is_its_standard_error():
-    values = np.random.default_rng(5).normal(size=25)
-    without = (values.sum() - values) / 24
-    low, high = estimate.jackknife_interval(values.mean(), without)
-    half = 2.0639 * values.std(ddof=1) / 5  # Student's 97.5% point, 24 degrees of freedom
-    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], rtol=1e-4)
-
-
 def test_mean_interval_is_that_of_the_mean_of_pairs():
     codes = [held(np.random.default_rng(s), (200, 3), 8, 0.3) for s in range(8)]
-    found = estimate.mutual_information(codes)
-    expected = estimate.jackknife_interval(found.bits[0].mean(), found.without_bits[0].mean(1))
+    found = mutual_information.estimate(codes)
+    expected = intervals.jackknife(found.bits[0].mean(), found.without_bits[0].mean(1))
     np.testing.assert_allclose(found.mean_interval_bits[0], expected)
 
 
@@ -158,26 +151,17 @@ def test_change_cancels_what_files_share():
     after = [c.copy() for c in before]
     for c in after:
         c[::10, 1] = rng.integers(0, 6, 60)
-    first, second = (estimate.mutual_information(codes) for codes in (before, after))
-    value, interval = estimate.change(first, second)
+    first, second = (mutual_information.estimate(codes) for codes in (before, after))
+    value, interval = mutual_information.change(first, second)
     assert value[0] == pytest.approx(second.mean_bits[0] - first.mean_bits[0])
     assert interval[0, 1] < 0
     assert np.ptp(interval[0]) < 0.5 * np.ptp(first.mean_interval_bits[0])
 
 
-def test_usage():
-    codes = [np.array([[0, 0], [1, 0]]), np.array([[2, 0], [3, 0]])]
-    found = estimate.usage(codes, (8, 2))
-    np.testing.assert_allclose(found.entropy_bits, [2, 0])
-    np.testing.assert_allclose(found.perplexity, [4, 1])
-    np.testing.assert_allclose(found.share_used, [0.5, 0.5])
-    np.testing.assert_allclose(estimate.perplexity([[1, 1, 0], [5, 0, 0], [0, 0, 0]]), [2, 1, 1])
-
-
 def test_a_single_file_falls_back_to_blocks_and_says_so():
     independent = held(np.random.default_rng(7), (20_000, 2), 6, 0.5)
-    found = estimate.mutual_information([independent])
-    assert "blocks" in found.warnings[0] and found.files == estimate.BLOCKS
+    found = mutual_information.estimate([independent])
+    assert "blocks" in found.warnings[0] and found.files == BLOCKS
     assert found.interval_bits[0, 0, 0] < 0 < found.interval_bits[0, 0, 1]
     assert found.frames == 20_000
 
@@ -186,13 +170,13 @@ def test_too_few_frames_for_the_cells_are_told():
     rng = np.random.default_rng(8)
     # 0.24 frames for each of 200 x 200 cells, where 16% are missing in simulation.
     codes = [rng.permuted(np.tile(np.arange(200), (2, 1)), axis=1).T for _ in range(48)]
-    found = estimate.mutual_information(codes)
+    found = mutual_information.estimate(codes)
     assert "0.24 frames per cell" in found.warnings[0] and "16% low" in found.warnings[0]
     assert len(found.warnings) == 1
     # Cells count where codes are used: a collapsed codebook has few.
     collapsed = [rng.integers(0, 2, (500, 2)) for _ in range(40)]
-    assert estimate.mutual_information(collapsed, sizes=(2048, 2048)).warnings == ()
-    found = estimate.mutual_information(collapsed[:39], sizes=(2048, 2048))
+    assert mutual_information.estimate(collapsed, sizes=(2048, 2048)).warnings == ()
+    found = mutual_information.estimate(collapsed[:39], sizes=(2048, 2048))
     assert found.warnings == (
         "39 files or blocks, under 40: intervals over so few may be too narrow.",
     )
@@ -214,5 +198,5 @@ def test_too_few_frames_for_the_cells_are_told():
 )
 def test_mistakes_are_named(codes, sizes, named):
     with pytest.raises(ValueError, match=named) as error:
-        estimate.mutual_information(codes, sizes=sizes)
+        mutual_information.estimate(codes, sizes=sizes)
     assert "\n" not in str(error.value)

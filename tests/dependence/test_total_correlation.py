@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from indep_jax.dependence import markov, total_correlation
-from indep_jax.dependence.mutual_information import mutual_information
+from indep_jax.dependence import markov, mutual_information, total_correlation
 
 SMALL = dict(shares=(1.0,), width=32, context=4)
 
@@ -22,7 +21,7 @@ def test_the_source_is_what_it_says():
     np.testing.assert_allclose(pairs / pairs.sum(1, keepdims=True), source.transition, atol=0.015)
     np.testing.assert_allclose(pairs.sum(1) / pairs.sum(), source.stationary, atol=0.01)
     for lag in (-1, 0, 2):
-        found = mutual_information(np.array_split(codes, 40), lags=(lag,)).bits[0, 0]
+        found = mutual_information.estimate(np.array_split(codes, 40), lags=(lag,)).bits[0, 0]
         assert source.mutual_information_bits(0, 1, lag) == pytest.approx(found, abs=0.01)
 
 
@@ -45,7 +44,7 @@ def test_known_total_correlation_is_found():
     """For the delay pattern; check_estimates.py does it for both, with more seeds."""
     pattern, source = "delay", markov.Source(2, 3)
     codes = source.sample(np.random.default_rng(0), 50, 2000)
-    (found,) = total_correlation.total_correlation(codes, pattern=pattern, **SMALL)
+    (found,) = total_correlation.estimate(codes, pattern=pattern, **SMALL)
     assert found.held_out_files == 10 and found.pattern == pattern
     assert found.conditional_bits == pytest.approx(source.conditional_bits(pattern), abs=0.02)
     # 20,000 held-out frames have a total correlation of their own, 0.01 bits from the source's.
@@ -69,7 +68,7 @@ def test_known_total_correlation_is_found():
 
 def test_independent_but_autocorrelated_codes_read_zero():
     codes = markov.Source(2, 3, copy=0, echo=0, stay=0.9).sample(np.random.default_rng(1), 20, 1000)
-    small, whole = total_correlation.total_correlation(codes, **{**SMALL, "shares": (0.25, 1.0)})
+    small, whole = total_correlation.estimate(codes, **{**SMALL, "shares": (0.25, 1.0)})
     assert small.training_frames == 4000 and whole.training_frames == 16_000
     assert abs(whole.conditional_bits) < 0.02 and abs(whole.total_bits) < 0.02
     assert abs(whole.conditional_bits) <= abs(small.conditional_bits) + 0.01
@@ -129,5 +128,5 @@ def test_windows_hold_every_frame_with_its_past():
 )
 def test_mistakes_are_named(codes, named):
     with pytest.raises(ValueError, match=named) as error:
-        total_correlation.total_correlation(codes, pattern="delay")
+        total_correlation.estimate(codes, pattern="delay")
     assert "\n" not in str(error.value)

@@ -96,17 +96,3 @@ def test_summary_leaves_silence_out_and_counts_it():
     found = reconstruction.summary([1.0, np.nan, 3.0])
     assert (found["median"], found["items"], found["left_out"]) == (2, 2, 1)
     assert reconstruction.summary([np.nan]) == dict(items=0, left_out=1)
-
-
-def test_evaluate_reconstruction(waves):
-    stereo = np.stack([waves, 0.5 * waves], axis=-1)
-    stereo[2] = 0
-    noisy = stereo + 0.02 * np.random.default_rng(2).normal(size=stereo.shape).astype(np.float32)
-    frames = reconstruction.mean_log_mel(waves, RATE)
-    found = reconstruction.evaluate_reconstruction(stereo, noisy, RATE, frames)
-    assert found["si_snr_db"]["items"] == 2 and found["si_snr_db"]["left_out"] == 1
-    assert found["items"][2]["si_snr_db"] is None
-    of_channels = [reconstruction.si_snr(stereo[0, :, c], noisy[0, :, c]) for c in range(2)]
-    assert found["items"][0]["si_snr_db"] == pytest.approx(np.mean(of_channels))
-    ratio = found["mel_distance_log10"]["mean"] / found["mean_frame_distance_log10"]["mean"]
-    assert found["mel_distance_relative"] == pytest.approx(ratio)

@@ -11,8 +11,7 @@ import safetensors.numpy
 import soundfile
 from golden import encodec_cases
 
-from indep_jax import measure
-from indep_jax.dependence import measure as dependence
+from indep_jax import dependence, measure
 from indep_jax.hub import encodec, folders
 from indep_jax.inference import load_codec
 
