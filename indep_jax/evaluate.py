@@ -1,4 +1,4 @@
-"""Evaluates codecs, or language models, on held-out music: numbers, and a page to look at and hear.
+"""Evaluate codecs, or language models, on held-out music: numbers, and a page with players.
 
     python -m indep_jax.evaluate --codec=DIR --source=folder:PATH --output=DIR
         [--split=test] [--versus=DIR]... [--dependence] [--bandwidth=KBPS]
@@ -7,16 +7,18 @@
 
 Writes metrics.json, figures/ and report.html. metrics.json holds for every codec, by name:
 si_snr_db and mel_distance_log10 (median, median_interval_95, quartiles, mean over excerpts),
-mean_frame_distance_log10 (what the mean log-mel frame would get of the music of
-mean_frame_split: train, where the source has that), mel_distance_relative (their ratio),
-frechet_distance of the music and its reconstructions (of musicnn's embeddings of 3 s, null of one
-alone), perplexity by codebook, and the items themselves. --dependence also measures the codebooks, on the
-whole files of the split, before and after training: dependence.json (schema: indep_jax/measure.py).
+mean_frame_distance_log10 (the mel distance of the mean log-mel frame of the music of
+mean_frame_split, which is train where the source has that), mel_distance_relative (their ratio),
+frechet_distance between musicnn's embeddings, 3 s each, of the music and of the reconstructions
+(null for one embedding), perplexity by codebook, and the items themselves. --dependence also
+measures the codebooks on the whole files of the split, before and after training, and writes
+dependence.json (schema: indep_jax/measure.py).
 
 For language models metrics.json holds, by name: pattern, head, parameters, segments, frames,
-bits_per_frame with bits_per_frame_interval_95, and cross_entropy_bits by codebook; of one that
+bits_per_frame with bits_per_frame_interval_95, and cross_entropy_bits by codebook; for one that
 reads texts also bits_per_frame_other_texts, given those of other music, and bits_per_frame_no_text;
-with --pieces=N frechet_distance, of N pieces that it writes to N pieces of the split through the codec.
+with --pieces=N frechet_distance, between N pieces that it generates and N pieces of the split
+through the codec.
 """
 
 import json

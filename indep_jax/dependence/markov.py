@@ -1,4 +1,4 @@
-"""Codes of a coupled Markov source, whose entropies are computed and not estimated.
+"""Codes from a Markov source of coupled codebooks, whose entropies are computed, not estimated.
 
 Codebook k of the next frame repeats the new code of codebook k - 1 with probability `copy` (not the
 first one), else the last code of codebook k + 1 with probability `echo` (not the last one), else
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def entropy(p) -> float:
-    """Bits of a distribution, an array of any shape."""
+    """Return the bits of a distribution, an array of any shape."""
     p = p[p > 0]
     return float(-np.sum(p * np.log2(p)))
 
@@ -34,7 +34,7 @@ class Source:
         self.stationary = np.linalg.matrix_power(self.transition, 4096)[0]
 
     def sample(self, rng, files: int, frames: int) -> list[np.ndarray]:
-        """Integer codes [frames, codebooks] of each file, begun in the stationary distribution."""
+        """Draw integer codes [frames, codebooks] of each file, from the stationary distribution on."""
         start = rng.choice(len(self.stationary), files, p=self.stationary)
         shape = (self.size,) * self.codebooks
         codes = np.empty((frames, files, self.codebooks), np.int64)
@@ -60,21 +60,21 @@ class Source:
         return p.reshape((self.size,) * (self.codebooks * (self.codebooks + 1)))
 
     def _entropy(self, codes) -> float:
-        """Joint, of codes (frame, codebook) in the first codebooks + 1 frames."""
+        """Return the joint entropy of codes (frame, codebook) in the first codebooks + 1 frames."""
         axes = {frame * self.codebooks + k for frame, k in codes}
         others = tuple(set(range(self._paths.ndim)) - axes)
         return entropy(self._paths.sum(others))
 
     @property
     def joint_bits(self) -> float:
-        """Entropy rate: of a frame, given all frames before."""
+        """Entropy rate: that of a frame given all frames before it."""
         return self._entropy(self._frame(0) | self._frame(1)) - self._entropy(self._frame(0))
 
     def _frame(self, f):
         return {(f, k) for k in range(self.codebooks)}
 
     def factorised_bits(self, pattern: str) -> float:
-        """What prediction of each code alone costs a frame, given all that was emitted before."""
+        """Return the bits per frame of predicting each code alone, given all that was emitted before."""
         K = self.codebooks
         if pattern == "parallel":
             known, targets = self._frame(0), self._frame(1)
@@ -88,17 +88,17 @@ class Source:
         return sum(self._entropy(known | {code}) - self._entropy(known) for code in targets)
 
     def conditional_bits(self, pattern: str) -> float:
-        """Total correlation of a step's codes given all that was emitted before."""
+        """Return the total correlation of a step's codes given all that was emitted before."""
         return self.factorised_bits(pattern) - self.joint_bits
 
     def total_bits(self, pattern: str) -> float:
-        """Total correlation of a step's codes, the past unknown."""
+        """Return the total correlation of a step's codes, the past unknown."""
         K = self.codebooks
         codes = self._frame(0) if pattern == "parallel" else {(K - k, k) for k in range(K)}
         return sum(self._entropy({code}) for code in codes) - self._entropy(codes)
 
     def mutual_information_bits(self, i: int, j: int, lag: int) -> float:
-        """Between codebook i at frame t and codebook j at frame t - lag."""
+        """Return that between codebook i at frame t and codebook j at frame t - lag."""
         first, second = (j, i) if lag >= 0 else (i, j)
         pair = self.stationary[:, None] * np.linalg.matrix_power(self.transition, abs(lag))
         if lag == 0:

@@ -32,7 +32,7 @@ class Dependence:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences a reader of the numbers has to know."""
+        """Sentences that a reader of the numbers must know."""
         idle = [
             str(k + 1)
             for k, (perplexity, size) in enumerate(zip(self.usage.perplexity, self.sizes))

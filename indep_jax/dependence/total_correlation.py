@@ -1,4 +1,4 @@
-"""Total correlation of a frame's codes, and given the past: the price of predicting side by side.
+"""Total correlation of a frame's codes, alone and given the past: the cost of predicting them at once.
 
 A language model that predicts the K codes of a step side by side, from all that it has emitted,
 needs at least sum_k H(c_k | emitted) bits a frame; the frame holds h = H(c_1 .. c_K | emitted). The
@@ -30,9 +30,9 @@ from indep_jax.support.errors import UserError
 
 HELD_OUT = 0.2  # share of the files
 FRAMES = 64  # of a window whose codes are predicted
-RATES = (2e-3, 5e-4, 1e-4)  # learning rates, each until the held-out files get no better
-PATIENCE = 3  # evaluations without progress that end a rate
-MARGIN_BITS = 2e-3  # progress, per frame
+RATES = (2e-3, 5e-4, 1e-4)  # learning rates, each until the held-out files stop improving
+PATIENCE = 3  # evaluations without an improvement that end a rate
+MARGIN_BITS = 2e-3  # an improvement, per frame
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,20 @@ def estimate(
     seed: int = 0,
     show_progress: bool = False,
 ) -> tuple[TotalCorrelation, ...]:
-    """Estimate it with models trained on these shares of the training files; the last is the best.
+    """Estimate it from models trained on `shares` of the training files; the last is the best.
 
     codes: one integer array [frames, codebooks] per source file. sizes: of the codebooks; by
     default the largest code plus one. pattern: the language model's (see `streams.delays`).
     context: frames of the past that the model sees, a power of two. width: of its layers.
 
-    A fifth of the files is held out; training goes on until they get no better, at three learning
-    rates, and each set of heads counts where it was best. Bias: both cross-entropies are too large
-    by what the model has not learned. That of the chain rule has more to learn, so the difference
-    mostly reads low, and grows with training size: compare codecs at the same one, and look at the
-    curve. Where one file holds most frames, blocks stand in for files, and what is held out lies
-    between what was trained on. Choosing when to stop by the same files that are reported makes
-    both a little too small.
-    Variance: the intervals hold that of the held-out files, not of the training.
+    A fifth of the files is held out. Training at each of three learning rates continues until their
+    cross-entropy stops falling, and the best value of each set of heads counts. Bias: both
+    cross-entropies are too large by what the model has not learned. That of the chain rule has more
+    to learn, so the difference is mostly too low, and grows with training size: compare codecs at
+    the same size, and look at the curve. Where one file has most of the frames, blocks stand in for
+    files, and held-out blocks lie between those for training. Stopping by the same files that are
+    reported makes both a little too small. Variance: the intervals include that of the held-out
+    files, not that of the training.
 
     Raises UserError for codes or sizes of another form, and for fewer than 3 usable files.
     """
@@ -166,7 +166,7 @@ def _per_frame(bits_FxH, lengths_F):
 
 
 class Predictor(nn.Module):
-    """Negative log-likelihoods of the codes of windows, by four sets of heads.
+    """Four sets of heads that predict the codes of windows.
 
     codebooks, size: of the codes; the code `size` stands for "before the file". width: of all
     layers. context: frames of the past, a power of two: dilated convolutions of two taps see it.
@@ -179,10 +179,10 @@ class Predictor(nn.Module):
 
     @nn.compact
     def __call__(self, codes_BxTxK):
-        """Nats [4, batch, time - context, codebooks] of the frames after the first `context`.
+        """Return nats [4, batch, time - context, codebooks] of the frames after the first `context`.
 
-        Heads, in order: without the past, each codebook alone, and given those before it; given
-        the past, the same.
+        The heads, in order: without the past, each codebook alone, and given those before it; then
+        the same given the past.
         """
         x = sum(
             nn.Embed(self.size + 1, self.width, name=f"past_{k}")(codes_BxTxK[:, :-1, k])
@@ -207,7 +207,7 @@ class Predictor(nn.Module):
         )
 
     def _before(self, name, target_BxTxK):
-        """For each codebook the sum of vectors that tell the codes before it in the step."""
+        """Return for each codebook the sum of vectors of the codes before it in the step."""
         told = [jnp.zeros((*target_BxTxK.shape[:2], self.width))]
         for k in range(self.codebooks - 1):
             embed = nn.Embed(self.size, self.width, name=f"{name}_before_{k}")
@@ -215,7 +215,7 @@ class Predictor(nn.Module):
         return jnp.stack(told, axis=2)
 
     def _heads(self, name, x_BxTxKxW, target_BxTxK):
-        """Nats of each codebook's code from its own vector, which may be the same for all frames."""
+        """Return nats of each codebook's code from its own vector, which all frames may share."""
         shape = (self.codebooks, self.width, self.width)
         initial = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=0)
         inner = self.param(f"{name}_inner", initial, shape)
@@ -236,7 +236,7 @@ class Predictor(nn.Module):
 
 
 def _fit(training, held_out, model: Predictor, batch: int, seed: int, bar) -> np.ndarray:
-    """Bits [files, heads] of each held-out file, by each set of heads where it was best."""
+    """Return the bits [files, heads] of each held-out file, each set of heads at its best."""
     rng = np.random.default_rng(seed)
     length = min(FRAMES, max(map(len, training)))
     train, held = (_Windows(files, model, length) for files in (training, held_out))
@@ -245,7 +245,7 @@ def _fit(training, held_out, model: Predictor, batch: int, seed: int, bar) -> np
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.99))
 
     def nats(params, codes, weights):
-        """Of windows and heads [4, batch]."""
+        """Return the sums over windows [4, batch]."""
         return jnp.einsum("hbtk,bt->hb", model.apply(params, codes), weights)
 
     @jax.jit
@@ -290,7 +290,7 @@ def _fit(training, held_out, model: Predictor, batch: int, seed: int, bar) -> np
 
 
 class _Windows:
-    """Windows of files: `context` frames of the past and `length` to predict.
+    """Windows of files: `context` frames of the past, and `length` frames to predict.
 
     starts: how many windows there are, one for each frame that may come first; every frame is in
     as many. tiles: windows that have every frame once; file_of_tile: their files.
@@ -317,6 +317,6 @@ class _Windows:
         self.file_of_tile = np.repeat(np.arange(len(files)), [len(t) for t in tiles])
 
     def read(self, windows):
-        """Codes [windows, context + length, codebooks]; weights [windows, length], 0 outside."""
+        """Return codes [windows, context + length, codebooks]; weights [windows, length], 0 outside."""
         frames = self._first[windows][:, None] + np.arange(self._context + self._length)
         return self._codes[frames], self._real[frames[:, self._context :]]

@@ -5,11 +5,11 @@ import numpy as np
 
 
 def distance(first_NxD: np.ndarray, second_MxD: np.ndarray) -> float:
-    """|mean - mean|^2 + trace(C + C' - 2 (C C')^(1/2)) of embeddings, at least two in each set.
+    """Return |mean - mean|^2 + trace(C + C' - 2 (C C')^(1/2)) of embeddings, at least 2 in each set.
 
-    The square of the 2-Wasserstein distance of the normal distributions with their means and
-    covariances (Dowson and Landau 1982). Sets that are not many times larger than the embeddings are
-    wide are read as further apart than they are (Chong and Forsyth 2020).
+    This is the square of the 2-Wasserstein distance between normal distributions with their means
+    and covariances (Dowson and Landau 1982). It is too large for sets that do not have many times
+    more embeddings than these have dimensions (Chong and Forsyth 2020).
     """
     chex.assert_rank([first_NxD, second_MxD], 2)
     chex.assert_equal_shape_suffix([first_NxD, second_MxD], 1)

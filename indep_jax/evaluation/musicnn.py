@@ -1,4 +1,4 @@
-"""musicnn: a network that was trained to tag music, for what it makes of music before the tags.
+"""Embeddings of music from musicnn, a network that was trained to tag music.
 
 Pons and Serra 2019, "musicnn: pre-trained convolutional neural networks for music audio tagging":
 MSD_musicnn, trained on the Million Song Dataset. Its weights lie beside this file under its own
@@ -25,7 +25,7 @@ _BATCH = 5  # the patches of 10 s
 
 
 def embed_all(waves: Iterable[np.ndarray], sample_rate: int, label: str) -> np.ndarray:
-    """`embed` of waveforms [time, channels], one after another, with a bar that says whose they are."""
+    """Return `embed` of waveforms [time, channels], joined; label: for the progress on stderr."""
     waves = list(waves)
     return np.concatenate(
         [embed(wave, sample_rate) for wave in progress.each(waves, f"embed {label}")]
@@ -33,9 +33,9 @@ def embed_all(waves: Iterable[np.ndarray], sample_rate: int, label: str) -> np.n
 
 
 def embed(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Embeddings float32 [patches, 200] of a waveform [time, channels], whose mean is heard.
+    """Return embeddings float32 [patches, 200] of a waveform [time, channels], averaged to mono.
 
-    A patch is 3 s, and neighbours overlap by half; what is shorter is filled up with silence.
+    A patch is 3 s, and neighbours overlap by half; a shorter waveform is padded with silence.
     """
     mono = soxr.resample(np.asarray(wave, np.float32).mean(axis=1), sample_rate, SAMPLE_RATE)
     mono = np.pad(mono, (0, max(0, (PATCH - 1) * HOP - len(mono))))
@@ -58,7 +58,7 @@ def _weights() -> dict[str, np.ndarray]:
 
 @jax.jit
 def _log_mel(x_T: jax.Array) -> jax.Array:
-    """[1 + time // 256, 96]: as librosa's melspectrogram, centred, the ends reflected."""
+    """Return log-mel frames [1 + time // 256, 96], as librosa: centred, the ends reflected."""
     spectrum = stft.stft(jnp.pad(x_T, HOP, mode="reflect")[None], 2 * HOP, HOP)[0]
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     filters = mel.slaney_filterbank(SAMPLE_RATE, 2 * HOP, 96)
@@ -67,7 +67,7 @@ def _log_mel(x_T: jax.Array) -> jax.Array:
 
 @jax.jit
 def _network(weights: dict, x_BxTxF: jax.Array) -> jax.Array:
-    """The layer before the tags, [batch, 200], of log-mel patches [batch, 187, 96]."""
+    """Return the layer before the tags, [batch, 200], of log-mel patches [batch, 187, 96]."""
 
     def norm(x, number):
         name = f"batch_normalization_{number}" if number else "batch_normalization"
@@ -78,7 +78,7 @@ def _network(weights: dict, x_BxTxF: jax.Array) -> jax.Array:
         return (x - mean) * (gamma / jnp.sqrt(variance + 1e-3)) + beta
 
     def conv(x_BxTxFxC, number, before, after):
-        """Over time, zeros before and after it, and over the frequencies that the kernel fits in."""
+        """Convolve over time, padded with zeros, and over the frequencies where the kernel fits."""
         name = f"conv2d_{number}" if number else "conv2d"
         y = jax.lax.conv_general_dilated(
             x_BxTxFxC, weights[f"{name}/kernel"], (1, 1), [(before, after), (0, 0)],

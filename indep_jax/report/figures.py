@@ -42,7 +42,7 @@ MAX_PANELS = 18  # of loss curves
 
 
 def spectrograms(versions: Sequence[tuple[str, np.ndarray, int]]) -> Figure:
-    """Mel spectrograms of versions of one piece, one under the other on one colour scale.
+    """Draw mel spectrograms, one under the other on one colour scale.
 
     versions: (label, float [time, channels], sample rate in Hz). Channels are averaged; levels
     are dB under the first version's loudest point.
@@ -79,11 +79,11 @@ def spectrograms(versions: Sequence[tuple[str, np.ndarray, int]]) -> Figure:
 
 
 def loss_curves(metrics_path: str | Path) -> Figure | None:
-    """Curves of a run's metrics.jsonl, lines of {"step": n, name: value}, a panel for each name.
+    """Draw curves of a run's metrics.jsonl, a panel for each name.
 
     A value logged in training and its "eval/" namesake share a panel; "time/" values are left
-    out. Evaluated names come first, then "loss", names of no group, and groups ("group/name"); at
-    most MAX_PANELS panels. None when there is nothing to draw.
+    out. Evaluated names come first, then "loss", names without a group, and groups ("group/name");
+    at most MAX_PANELS panels. Returns None when there is nothing to draw.
     """
     trained, held_out = COLOURS[:2]
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
@@ -142,7 +142,7 @@ def png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     with rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=120)
-    # A palette of 256 colours makes a third of the size, and the eye sees no difference.
+    # A palette of 256 colours takes a third of the size, without a visible difference.
     Image.open(buffer).convert("RGB").quantize(256).save(small, "PNG", optimize=True)
     return small.getvalue()
 
@@ -153,7 +153,7 @@ def _mel(wave, rate: int, n_fft: int):
 
 
 def _mel_position(hertz: float, rate: int, n_mels: int, f_min: float = 64.0) -> float:
-    """Place of a frequency on an axis of mel bands."""
+    """Return the position of a frequency on an axis of mel bands."""
     low, high, here = (2595 * np.log10(1 + f / 700) for f in (f_min, rate / 2, hertz))
     return float((here - low) / (high - low) * (n_mels + 1) - 0.5)
 
@@ -163,7 +163,7 @@ def _finite(value) -> bool:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Moving average over about a twentieth of the curve, shorter at its ends."""
+    """Return the moving average over about a twentieth of the curve, shorter at its ends."""
     width = max(3, len(values) // 20)
     weights = np.ones(width)
     weight = np.convolve(np.ones(len(values)), weights, mode="same")

@@ -24,9 +24,9 @@ from indep_jax.support.files import replace_file
 
 
 class Report:
-    """Builds the page part by part, in order; `write` puts it in a folder.
+    """A page that is built part by part, in order; `write` writes it to a folder.
 
-    All texts are plain text; what they hold of HTML is escaped.
+    All texts are plain text; HTML in them is escaped.
     """
 
     def __init__(self, title: str, introduction: str = ""):
@@ -36,21 +36,21 @@ class Report:
         self._parts.append(f'<p class="lead">{html.escape(introduction)}</p></header>')
 
     def section(self, title: str, text: str = "") -> None:
-        """A heading, and a paragraph under it."""
+        """Add a heading, and a paragraph under it."""
         self._parts.append(f"<h2>{html.escape(title)}</h2>")
         if text:
             self.text(text)
 
     def text(self, text: str) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self._parts.append(f"<p>{html.escape(text)}</p>")
 
     def note(self, text: str) -> None:
-        """A paragraph that a reader of the numbers must not miss."""
+        """Add a paragraph that stands out, for what a reader of the numbers must not miss."""
         self._parts.append(f'<p class="note" role="note">{html.escape(text)}</p>')
 
     def table(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """The first column names the row; str() of the others is shown."""
+        """Add a table; the first cell of a row is its name, and str() of the others is shown."""
         head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
         body = "".join(
             f'<tr><th scope="row">{html.escape(str(first))}</th>'
@@ -67,9 +67,9 @@ class Report:
         )
 
     def figure(self, name: str, figure: Figure, alt: str, caption: str = "") -> None:
-        """`name` is that of its file; `alt` tells what it shows to who cannot see it."""
+        """Add a figure. name: of its file. alt: text alternative for screen readers."""
         note = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        # On narrow screens it scrolls in place of shrinking until its text is lost.
+        # On narrow screens it scrolls, where shrinking would make its text unreadable.
         self._parts.append(
             '<figure><div class="scroll" role="region" tabindex="0" '
             f'aria-label="{html.escape(caption or alt)}">{self._image(name, figure, alt)}</div>'
@@ -77,7 +77,7 @@ class Report:
         )
 
     def listen(self, name: str, versions: Sequence[tuple[str, np.ndarray, int]]) -> None:
-        """One piece of music, its versions side by side, and their spectrograms.
+        """Add versions of one piece of music side by side, and their spectrograms.
 
         versions: (label, float [time, channels], sample rate in Hz), as 16-bit WAV.
         """
@@ -100,7 +100,7 @@ class Report:
         )
 
     def write(self, folder: str | Path) -> Path:
-        """Writes report.html and figures/NAME.png; returns the page's path."""
+        """Write report.html and figures/NAME.png; return the page's path."""
         for name, png in self._figures.items():
             replace_file(Path(folder) / "figures" / f"{name}.png", png)
         page = (
@@ -124,7 +124,7 @@ class Report:
 
 
 def with_interval(value: float, interval: Sequence[float], digits: int = 3, sign: str = "") -> str:
-    """A number and its interval as text."""
+    """Return a number and its interval as text."""
     low, high = interval
     return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
