@@ -9,6 +9,7 @@ comment `<!-- parsed only -->`.
 
 import ast
 import configparser
+import importlib
 import json
 import pathlib
 import re
@@ -37,12 +38,12 @@ LANGUAGES = ("bash", "python", "bibtex", "json", "text")
 PROGRAMS = ("python", "bash", "pip", "apt-get")
 
 TINY = {
-    "configs/encodec": "--config.steps=2 --config.batch_size=2 --config.data.workers=0 "
+    "--config=encodec": "--config.steps=2 --config.batch_size=2 --config.data.workers=0 "
     "--config.quantizer.warmup_steps=1 --config.quantizer.kmeans_batches=1 "
     "--config.model.n_filters=2 --config.model.dimension=8 --config.discriminator.filters=2 "
     "--config.quantizer.codebook_size=16 --config.evaluate_items=1 --config.evaluate_seconds=1 "
     "--config.optimizer.warmup_steps=1 --config.log_every=1",
-    "configs/lm_small": "--config.steps=2 --config.batch_size=2 --config.evaluate_items=2 "
+    "--config=lm_small": "--config.steps=2 --config.batch_size=2 --config.evaluate_items=2 "
     "--config.data.segment_seconds=1 --config.model.layers=1 --config.model.dim=32 "
     "--config.model.heads=2 --config.model.ffn_dim=32 --config.samples=0 "
     "--config.optimizer.warmup_steps=1 --config.log_every=1",
@@ -222,7 +223,7 @@ def test_commands_parse(page, folder, driver):
     for block in blocks(page):
         assert block.language in LANGUAGES, f"{block.where}: a block of {block.language!r}"
         if block.language == "python":
-            ast.parse(block.text, filename=block.where)
+            check_imports(block)
         elif block.language == "json":
             json.loads(block.text)
         elif block.language == "bash":
@@ -230,6 +231,15 @@ def test_commands_parse(page, folder, driver):
             assert lines, f"{block.where}: no command"
             for argv in lines:
                 check(argv, driver, block.where)
+
+
+def check_imports(block: Block) -> None:
+    """Fail for an example that is not Python, or imports from this repository what is not there."""
+    for node in ast.walk(ast.parse(block.text, filename=block.where)):
+        if isinstance(node, ast.ImportFrom) and (ROOT / node.module.split(".")[0]).is_dir():
+            for alias in node.names:
+                if not hasattr(importlib.import_module(node.module), alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def test_commands_and_examples_run(folder, driver, monkeypatch):
