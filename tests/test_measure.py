@@ -31,6 +31,7 @@ def small_network(monkeypatch):
     monkeypatch.setattr(total_correlation, "estimate", small)
 
 
+@pytest.mark.default_flags
 def test_measure_of_stored_codes(tmp_path, monkeypatch, small_network, capsys):
     np.savez(tmp_path / "codes.npz", *codes(3, files=8))
     np.savez(tmp_path / "other.npz", *codes(3, files=8, copy=0.0))

@@ -168,6 +168,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_equals_finite_differences(x64, name):
     # Fixed bandwidths: the median ones are constants to the gradient but not to a difference.
@@ -195,6 +196,7 @@ def test_blocks_do_not_change_value_or_gradient(x64, name):
     np.testing.assert_allclose(tiled[1], dense[1], rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.default_flags
 def test_float32_is_close_to_float64_and_bfloat16_is_promoted():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(200, 3, 8)).astype(np.float32)

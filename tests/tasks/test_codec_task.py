@@ -117,6 +117,7 @@ def test_every_shipped_config_takes_its_steps(name, music, hub_folder, tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.default_flags
 def test_a_step_changes_what_it_should_and_codebooks_only_when_quantizing(config):
     config.model.n_filters = 4  # a direction of one number never changes
     task, state, batch = start(config, quantized=False)
@@ -150,6 +151,7 @@ def test_weights_mean_the_same_at_any_batch_size(config):
     assert ratios[0] == pytest.approx(ratios[1], rel=1e-4)
 
 
+@pytest.mark.default_flags
 def test_a_share_is_of_the_others_gradient(config):
     config.loss.independence.update(share=0.2, kind="covariance")
     task, state, batch = start(config)
@@ -164,6 +166,7 @@ def _v_statistic(task, codebook, latents):
     return independence.dhsic(streams, bandwidths="paper", standardize=False, diagonal=True)
 
 
+@pytest.mark.default_flags
 def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(config):
     config.loss.independence.update(kind="permutation", macro_batch=2, every=2, weight=10.0)
     task, state, batch = start(config)

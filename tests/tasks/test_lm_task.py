@@ -130,6 +130,7 @@ def test_every_shipped_config_takes_its_steps(name, arguments, store, tmp_path):
     assert found["eval/bits_per_frame"] == pytest.approx(each, rel=1e-5)
 
 
+@pytest.mark.default_flags
 def test_it_learns(config, tmp_path):
     """A code takes the bit of its coin, not four."""
     store = make_store(tmp_path, [4_000])
