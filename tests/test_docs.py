@@ -122,11 +122,13 @@ class Driver:
     def __call__(self, argv: list[str], run: bool) -> dict:
         self._process.stdin.write(json.dumps(dict(argv=argv, run=run)) + "\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        assert answer, f"{argv}: run_commands.py ended, with {self._process.wait()}"
+        return json.loads(answer)
 
     def close(self) -> None:
         self._process.stdin.close()
-        assert self._process.wait() == 0
+        self._process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import traceback
 import absl.app
 
 # What the commands import.
-import indep_jax.evaluation.excerpts
-import indep_jax.evaluation.language
+import indep_jax.evaluation
 import indep_jax.inference
+import indep_jax.report
 import indep_jax.tasks.codec
 import indep_jax.tasks.lm  # noqa: F401
 
