@@ -13,12 +13,10 @@ and carries on the licence of those that they started from.
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from indep_jax import inference
-from indep_jax.hub import encodec, folders, musicgen
+from indep_jax.hub import folders
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
 
@@ -46,6 +44,9 @@ class Content(NamedTuple):
 
 def codec_content(path: str) -> Content:
     """A codec's folder. Raises UserError, one line, for what transformers has no form of."""
+    from indep_jax import inference
+    from indep_jax.hub import encodec
+
     codec = inference.load_codec(path)
     bandwidth = codec.bandwidths[-1]
     example = _CODEC_EXAMPLE.format(
@@ -62,6 +63,9 @@ def lm_content(path: str, codec: str | None = None) -> Content:
 
     codec: see inference.load_lm. Raises UserError, one line, for what transformers has no form of.
     """
+    from indep_jax import inference
+    from indep_jax.hub import musicgen
+
     lm = inference.load_lm(path, codec=codec)
     model, text = lm.config["model"], lm.config["text"]["encoder"]
     musicgen.config_to_hub(model)  # says what it has no form of, before a text encoder is missed
@@ -110,6 +114,9 @@ def main() -> None:
         raise UserError("expected --codec, or --lm")
     output = Path(options.output)
     folders.check_absent(output)
+
+    import jax.numpy as jnp
+
     content = lm_content(options.lm, options.codec) if options.lm else codec_content(options.codec)
     dtype = jnp.dtype(options.dtype)
     tensors = {name: x.astype(dtype, copy=False) for name, x in content.tensors.items()}

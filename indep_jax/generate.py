@@ -16,16 +16,13 @@ import io
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyloudnorm
 import soundfile
 from absl import flags
 
-from indep_jax import inference
-from indep_jax.data import sources, transforms
 from indep_jax.support import command, progress
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import replace_file
@@ -41,6 +38,8 @@ def normalise(wave: np.ndarray, sample_rate: int, loudness: float) -> np.ndarray
     """
     if len(wave) < SHORTEST_SECONDS * sample_rate:
         return wave
+    import pyloudnorm
+
     found = pyloudnorm.Meter(sample_rate).integrated_loudness(wave.astype(np.float64))
     if not np.isfinite(found):
         return wave
@@ -48,9 +47,23 @@ def normalise(wave: np.ndarray, sample_rate: int, loudness: float) -> np.ndarray
     return (gain * wave).astype(np.float32)
 
 
+def read_texts(path: str) -> list[str]:
+    """Return the lines of a text file that are not blank. Raises UserError unless it is UTF-8."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: expected UTF-8 text") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def read_prompt(path: str, codec) -> np.ndarray:
-    """The codes [1, frames, codebooks] of a sound file."""
-    wave = transforms.read_file(sources.open_file(path), codec.sample_rate, codec.channels)
+    """Return the codes [1, frames, codebooks] of a sound file. Raises UserError where it breaks."""
+    from indep_jax.data import sources, transforms
+
+    try:
+        wave = transforms.read_file(sources.open_file(path), codec.sample_rate, codec.channels)
+    except sources.READ_ERRORS as error:
+        raise UserError(f"{path}: {sources.describe_error(error)}") from None
     return np.asarray(codec.encode(wave[None]).codes)
 
 
@@ -81,20 +94,35 @@ def with_progress(
             yield block
 
 
+def write_stream(path: Path, waves: Iterable[np.ndarray], rate: int, channels: int) -> None:
+    """Write waveforms [time, channels] to a wav file as they come.
+
+    Raises UserError for a path or a disk that cannot be written.
+    """
+    try:
+        with soundfile.SoundFile(
+            os.fsencode(path), "w", rate, channels, "PCM_16", format="WAV"
+        ) as file:
+            for wave in waves:
+                file.write(np.clip(wave, -1, 1))
+                file.flush()
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path}: could not be written: {error.error_string}") from error
+
+
 def main() -> None:
     options = flags.FLAGS
     if options.seconds <= 0:
         raise UserError(f"--seconds: expected more than 0, not {options.seconds}")
-    texts = list(options.text)
-    if options.texts:
-        texts += [
-            line.strip() for line in Path(options.texts).read_text().splitlines() if line.strip()
-        ]
-    lm = inference.load_lm(options.lm, codec=options.codec, dtype=options.dtype)
-    codec = lm.codec
+    texts = [*options.text, *(read_texts(options.texts) if options.texts else ())]
     paths = output_paths(options.output, len(texts) or 1)
     if options.stream and len(paths) > 1:
         raise UserError("--stream: expected one --text")
+
+    from indep_jax import inference
+
+    lm = inference.load_lm(options.lm, codec=options.codec, dtype=options.dtype)
+    codec = lm.codec
     prompt = None
     if options.prompt:
         prompt = np.repeat(read_prompt(options.prompt, codec), len(paths), axis=0)
@@ -113,12 +141,8 @@ def main() -> None:
     # What cannot be is said at the first block: before a file is begun.
     blocks = itertools.chain([next(blocks)], blocks)
     if options.stream:
-        with soundfile.SoundFile(
-            os.fsencode(paths[0]), "w", codec.sample_rate, codec.channels, "PCM_16", format="WAV"
-        ) as file:
-            for wave in codec.decode_stream((block[0] for block in blocks), options.chunk_seconds):
-                file.write(np.clip(wave, -1, 1))
-                file.flush()
+        waves = codec.decode_stream((block[0] for block in blocks), options.chunk_seconds)
+        write_stream(paths[0], waves, codec.sample_rate, codec.channels)
     else:
         codes = np.concatenate(list(blocks), axis=1)
         for path, item in zip(paths, codes):

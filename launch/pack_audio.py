@@ -8,11 +8,12 @@ Training reads them without decoding or resampling. Interrupted, the same comman
 
 from absl import flags
 
-from indep_jax.data import records
 from indep_jax.support import command
 
 
 def main() -> None:
+    from indep_jax.data import records
+
     options = flags.FLAGS
     paths = records.pack(
         options.source,

@@ -8,11 +8,13 @@ models: the bits of a frame, in training and on held-out music. A run that start
 it (init_from) is drawn from that one's last minute on.
 """
 
-import argparse
 import json
 from pathlib import Path
 
-import matplotlib.figure
+from absl import flags
+
+from indep_jax.support import command
+from indep_jax.support.errors import UserError
 
 PANELS = {
     "SI-SNR, dB": lambda record: record.get("eval/si_snr_db"),
@@ -31,13 +33,20 @@ def _mean(values):
     return sum(values) / len(values) if values else None
 
 
+def _records(path):
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that is being written
+
+
 def _points(workdir, minutes, ends):
     """By panel the (x, y) of a run, x in steps or in minutes that its steps took.
 
     ends: the last minute of each run that was drawn, by its workdir; this one's is added.
     """
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    records = list(_records(workdir / "metrics.jsonl"))
     # A run that starts from another one's end begins about a log before its first.
     config = json.loads((workdir / "config.json").read_text())
     every = config["log_every"]
@@ -55,17 +64,15 @@ def _points(workdir, minutes, ends):
     return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workdirs", nargs="+", type=Path)
-    parser.add_argument("--output", required=True, type=Path, help="a .png file")
-    parser.add_argument("--minutes", action="store_true", help="of training, in place of steps")
-    options = parser.parse_args()
-    ends = {}
-    runs = {workdir.name: _points(workdir, options.minutes, ends) for workdir in options.workdirs}
+def main(*workdirs: str) -> None:
+    options, ends = flags.FLAGS, {}
+    runs = {Path(path).name: _points(Path(path), options.minutes, ends) for path in workdirs}
     titles = [title for title in PANELS if any(points[title] for points in runs.values())]
     if not titles:
-        parser.error(f"nothing to draw in {', '.join(map(str, options.workdirs))}")
+        raise UserError(f"nothing to draw in {', '.join(workdirs)}")
+
+    import matplotlib.figure
+
     figure = matplotlib.figure.Figure(figsize=(3.6 * len(titles), 3.6), layout="constrained")
     for axis, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
         for name, points in runs.items():
@@ -78,4 +85,6 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    flags.DEFINE_string("output", None, "A .png file.", required=True)
+    flags.DEFINE_bool("minutes", False, "Over minutes of training, in place of steps.")
+    command.run(main, operands="the workdirs of runs")

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax
-
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
@@ -25,6 +23,8 @@ class Seconds(NamedTuple):
 
 def medians(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Seconds]:
     """How long each function takes; they take turns."""
+    import jax  # here, so that the command's --help does without
+
     times: dict[str, list[float]] = {name: [] for name in functions}
     rounds = list(itertools.product(range(repeats + 1), functions))
     with progress.bar(len(rounds), "measure", unit="calls") as bar:

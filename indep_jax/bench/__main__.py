@@ -21,11 +21,8 @@ Theirs run in the same process (extra `parity`). Medians over --repeats runs, ta
 that is not counted. Nothing else should run.
 """
 
-import jax
 from absl import flags
 
-from indep_jax import bench
-from indep_jax.bench import codec, data, lm, mmd
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
 
@@ -36,17 +33,23 @@ def main(what: str) -> None:
         raise UserError("data: there is nothing to run --against")
     if options.repeats < 1:
         raise UserError(f"--repeats: expected 1 or more, not {options.repeats}")
+    import jax
+
+    from indep_jax import bench
+    from indep_jax.bench import codec, data, lm, mmd
+
+    count = options.rows or mmd.ROWS
     if what == "data":
         rows = data.rows(options.source, options.repeats, options.sample_rate)
     elif what == "mmd" and options.memory:
-        rows = mmd.memory(options.rows, options.against)
+        rows = mmd.memory(count, options.against)
     elif what == "mmd" and options.scaling:
         jax.config.update("jax_num_cpu_devices", max(mmd.SCALING_DEVICES))
         rows = mmd.scaling(options.repeats)
     else:
         if what == "mmd":
-            functions = mmd.functions(options.rows, options.against)
-            more = mmd.against_bound(options.rows)
+            functions = mmd.functions(count, options.against)
+            more = mmd.against_bound(count)
         elif what == "lm":
             functions, more = lm.functions(options.against), lm.against_bandwidth()
         else:
@@ -59,7 +62,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("against", "", ["", "torch"], "What to run beside it.")
     flags.DEFINE_string("source", "sample:", "data: music.")
     flags.DEFINE_integer("sample_rate", 16_000, "data: Hz.")
-    flags.DEFINE_integer("rows", mmd.ROWS, "mmd: rows.", lower_bound=2)
+    flags.DEFINE_integer("rows", None, "mmd: rows; default the paper's.", lower_bound=2)
     flags.DEFINE_bool("memory", False, "mmd: peak memory in place of seconds.")
     flags.DEFINE_bool("scaling", False, "mmd: a table over rows and devices.")
     flags.DEFINE_integer("repeats", 7, "Runs that count.")

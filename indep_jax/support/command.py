@@ -23,10 +23,17 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM, so that what is half-written is cleared away as after Ctrl-C."""
 
 
-def run(main: Callable[..., None], choices: Sequence[str] = (), *, memory_remedy: str = "") -> None:
+def run(
+    main: Callable[..., None],
+    choices: Sequence[str] = (),
+    *,
+    operands: str = "",
+    memory_remedy: str = "",
+) -> None:
     """Parse the absl flags, call `main()` and exit.
 
     With `choices`, one argument that is not a flag is required, one of them, and given to `main`.
+    With `operands`, the name of what they are, at least one is, and `main` gets them all.
     `memory_remedy` says what to change when a device's memory runs out ("lower --seconds").
 
     Exit code 0, also after --help. 2 for what the user can mend, printed to stderr in one line as
@@ -60,7 +67,9 @@ def run(main: Callable[..., None], choices: Sequence[str] = (), *, memory_remedy
             flags.FLAGS.verbosity = logging.WARNING  # as a value: absl turns a default into INFO
         if choices and (len(arguments) != 1 or arguments[0] not in choices):
             fail(f"expected one of {', '.join(choices)}, and flags; see --help")
-        if arguments and not choices:
+        if operands and not arguments:
+            fail(f"expected {operands}, and flags; see --help")
+        if arguments and not (choices or operands):
             fail(f"unexpected argument {arguments[0]!r}; flags are --name=value, see --help")
         return [argv[0], *arguments]
 
