@@ -129,10 +129,10 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "codec",
         None,
-        "Workdir of indep_jax.train, Hugging Face folder or hf:NAME; "
-        "with --lm that of its tokens, where it names none.",
+        "Workdir of indep_jax.train, Hugging Face folder, hf:NAME, or a model that ships, such as "
+        "small; with --lm that of its tokens, where it names none.",
     )
-    flags.DEFINE_string("lm", None, "The same of a language model.")
+    flags.DEFINE_string("lm", None, "Workdir, Hugging Face folder or hf:NAME of a language model.")
     flags.DEFINE_enum(
         "dtype",
         "float32",

@@ -156,7 +156,10 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string(
-        "lm", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.", required=True
+        "lm",
+        None,
+        "Workdir of indep_jax.train, Hugging Face folder or hf:NAME.",
+        required=True,
     )
     flags.DEFINE_string("codec", None, "Codec of its tokens, where the workdir's config has none.")
     flags.DEFINE_enum(

@@ -66,6 +66,8 @@ def _points(workdir, minutes, ends):
 
 def main(*workdirs: str) -> None:
     options, ends = flags.FLAGS, {}
+    if not options.output.endswith(".png"):
+        raise UserError(f"--output={options.output}: expected a .png file")
     runs = {Path(path).name: _points(Path(path), options.minutes, ends) for path in workdirs}
     titles = [title for title in PANELS if any(points[title] for points in runs.values())]
     if not titles:

@@ -30,6 +30,8 @@ def read_points(path: str, config) -> dict[str, dict]:
         points = configs.call(configs.find(path, configs.SWEEPS), "get_points")
     except UserError as error:
         raise UserError(f"--sweep={path}: {error}") from error
+    if not isinstance(points, dict):
+        raise UserError(f"--sweep={path}: get_points() gave {type(points).__name__}, expected dict")
     fields = config.to_dict()
     for name, point in points.items():
         for field in point:

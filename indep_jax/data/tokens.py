@@ -98,7 +98,13 @@ class Store:
             )
         self.entries, self._places = [], []
         for path in paths:
-            records = json.loads(index_path(path).read_text(encoding="utf-8"))["records"]
+            try:
+                records = json.loads(index_path(path).read_text(encoding="utf-8"))["records"]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{folder}: {index_path(path).name} is not an index; remove it and {path.name}, "
+                    "and the same indep_jax.encode command makes them again"
+                ) from None
             self.entries += records
             self._places += [(path, record) for record in range(len(records))]
             try:

@@ -1,5 +1,6 @@
 """Random segments of a token store: drawn by length, sliced by process, padded behind the end."""
 
+import pathlib
 import pickle
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from indep_jax import data
 from indep_jax.data import tokens
+from indep_jax.support.errors import UserError
 from indep_jax.support.files import begin_output
 
 LENGTHS = dict(train=(30, 5, 65), valid=(20,))
@@ -74,3 +76,11 @@ def test_segments_are_places_of_their_records(store):
 def test_sizes_that_do_not_fit(store, changes, message):
     with pytest.raises(ValueError, match=message):
         data.token_segments(store, "train", **dict(seed=0, batch_size=2, frames=4) | changes)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "[1]"])
+def test_a_damaged_index_is_named(store, content):
+    index = tokens.index_path(tokens.shard_path(pathlib.Path(store.folder), 1, 2))
+    index.write_text(content)
+    with pytest.raises(UserError, match=f"^{store.folder}: {index.name} is not an index; remove"):
+        tokens.Store(store.folder)

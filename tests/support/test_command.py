@@ -1,10 +1,15 @@
 """Commands end with 0, with one line and 2 for what a user can mend, with a traceback and 1 for a bug."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+MODULES = ("generate", "export", "bench")
+SCRIPTS = ("sweep", "pack_audio", "plot_runs", "render_scores")
 
 SCRIPT = """
 import errno
@@ -147,3 +152,19 @@ def test_programs_are_kept_in_the_cache_of_the_user(run, tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert run() == (0, f"{tmp_path}/indep_jax\n", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("-m", f"indep_jax.{name}") for name in MODULES]
+    + [(f"{ROOT}/launch/{name}.py",) for name in SCRIPTS],
+    ids=[*MODULES, *SCRIPTS],
+)
+def test_help_comes_before_anything_heavy_is_imported(command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "\nflags:\n" in done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "absl.flags" in imported
+    assert not imported & {"jax", "flax", "matplotlib", "tensorflow_datasets", "torch"}
