@@ -247,12 +247,13 @@ can_render = pytest.mark.skipif(
 
 
 @can_render
-def test_rendered_dataset(tmp_path, monkeypatch):
+def test_rendered_dataset(tmp_path, monkeypatch, capfd):
     """Three clips, a split each: captions, level, and energy at the pitches of the key's scale."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     mine = [score for score in _scores() if score.keys]
     config = builder.ScoresConfig(name="tiny", hours=30 / 3600, scores=mine)
     folder = builder.prepare(config, str(tmp_path))
+    assert "\r" not in capfd.readouterr().err  # where a log could get TFDS's bars
     assert folder == tmp_path / "indep_scores" / "tiny" / "1.0.0"
     for split in data.sources.SPLITS:
         its_split = "validation" if split == "valid" else split

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 
 from indep_jax.datasets.scores import render
 from indep_jax.datasets.scores.render import PartNote
+from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 SAMPLE_RATE = 32_000
@@ -475,12 +476,14 @@ class IndepScores(tfds.core.GeneratorBasedBuilder):
         scores = self.builder_config.scores or read_scores()
         clips = round(self.builder_config.hours * 3600 / SECONDS)
         return {
-            split: self._generate_examples(plan(scores, split, max(1, round(share * clips))))
+            split: self._generate_examples(split, plan(scores, split, max(1, round(share * clips))))
             for split, share in SPLITS.items()
         }
 
-    def _generate_examples(self, clips: Sequence[Clip]) -> Iterator[tuple[str, Mapping]]:
-        for clip in clips:
+    def _generate_examples(
+        self, split: str, clips: Sequence[Clip]
+    ) -> Iterator[tuple[str, Mapping]]:
+        for clip in progress.each(clips, f"render {split}", unit="clips"):
             audio = render.render(clip.midi(), clip.name, SECONDS, SAMPLE_RATE)
             source = clip.score.source
             yield (
@@ -510,5 +513,6 @@ def prepare(config: str | ScoresConfig = "2h", data_dir: str | None = None) -> p
     line that says what to install, where fluidsynth, its sound font or music21 is missing.
     """
     builder = IndepScores(config=config, data_dir=data_dir, file_format="array_record")
+    tfds.disable_progress_bar()  # its bars fill a log with carriage returns; ours takes their place
     builder.download_and_prepare()
     return pathlib.Path(builder.data_dir)
