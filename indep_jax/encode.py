@@ -13,22 +13,23 @@ Mimi in transformers (extra `parity`): one integer array [frames, codebooks] for
 name, as indep_jax.measure --codes reads.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 from absl import flags
 
-from indep_jax import inference
-from indep_jax.codec.model import Encoded
-from indep_jax.data import sources, tokens
-from indep_jax.hub import tokenizers
-from indep_jax.inference.encode_files import codes_by_origin, encode_files, music_bar
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import begin_output, replacing
+from indep_jax.support.files import begin_output, naming, replacing
+
+if TYPE_CHECKING:
+    from indep_jax.data import sources, tokens
 
 SHARD_SECONDS = 3_600.0
 
@@ -46,6 +47,9 @@ def encode(
     they are more than a share `max_unreadable` of all (the shard is not kept: a disk that was gone
     for a while leaves no hole), and where `output` holds the store of another codec or other music.
     """
+    from indep_jax.data import tokens
+    from indep_jax.inference.encode_files import encode_files, music_bar
+
     folder = pathlib.Path(output)
     shards = _shards(source, shard_seconds)
     info = dict(
@@ -101,6 +105,9 @@ def encode_codes(
 
     Returns how many there are. Raises UserError as `encode` does for files that break.
     """
+    from indep_jax.data import sources
+    from indep_jax.inference.encode_files import codes_by_origin
+
     path = pathlib.Path(output)
     found = codes_by_origin(tokenizer, source, max_unreadable=max_unreadable)
     codes = {sources.printable(name): codes_TxK for name, codes_TxK in found.items()}
@@ -115,6 +122,9 @@ def decode(codec, store: tokens.Store, output: str) -> int:
     Raises UserError, one line, for a store of another codec, a name that leaves `output`, and where
     `output` holds what another codec or store gave.
     """
+    from indep_jax.codec.model import Encoded
+    from indep_jax.inference.encode_files import music_bar
+
     made_by = store.info["codec"]
     if made_by != codec.fingerprint:
         raise UserError(f"the tokens are of codec {made_by}, and this one is {codec.fingerprint}")
@@ -136,6 +146,7 @@ def decode(codec, store: tokens.Store, output: str) -> int:
             encoded = Encoded(item.codes, item.scales, item.length)
             form = codec.sample_rate, codec.channels, "PCM_16"
             with (
+                naming(path, soundfile.LibsndfileError),
                 replacing(path) as temporary,
                 soundfile.SoundFile(os.fsencode(temporary), "w", *form, format="WAV") as file,
             ):
@@ -154,9 +165,16 @@ def main() -> None:
         raise UserError(f"--shard_seconds: expected more than 0, not {options.shard_seconds}")
     if bool(options.codec) == bool(options.tokenizer):
         raise UserError("expected --codec, or --tokenizer, one that transformers runs")
+    if options.tokenizer and not (options.source and options.output.endswith(".npz")):
+        raise UserError("--tokenizer: expected --source and --output=FILE.npz")
+    if options.source and options.stereo and options.bandwidth is not None:
+        raise UserError("--stereo: expected all of the codec's codebooks, without --bandwidth")
+
+    from indep_jax import inference
+    from indep_jax.data import sources, tokens
+    from indep_jax.hub import tokenizers
+
     if options.tokenizer:
-        if not options.source or not options.output.endswith(".npz"):
-            raise UserError("--tokenizer: expected --source and --output=FILE.npz")
         source = sources.open_source(options.source, options.split)
         tokenizer = tokenizers.load(options.tokenizer)
         written = encode_codes(tokenizer, source, options.output, options.max_unreadable)
@@ -165,10 +183,6 @@ def main() -> None:
     if options.source:
         codec = inference.load_codec(options.codec, bandwidth=options.bandwidth)
         if options.stereo:
-            if options.bandwidth is not None:
-                raise UserError(
-                    "--stereo: expected all of the codec's codebooks, without --bandwidth"
-                )
             codec = inference.PairedCodec(codec)
         source = sources.open_source(options.source, options.split)
         info = encode(codec, source, options.output, options.shard_seconds, options.max_unreadable)
@@ -182,7 +196,10 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string(
-        "codec", None, "Workdir of indep_jax.train, Hugging Face folder or hf:NAME."
+        "codec",
+        None,
+        "Workdir of indep_jax.train, Hugging Face folder, hf:NAME, or a model that ships, such as "
+        "small.",
     )
     flags.DEFINE_float(
         "bandwidth", None, "kbit/s of a codec that has several; default the largest."

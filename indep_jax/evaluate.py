@@ -21,19 +21,24 @@ with --pieces=N frechet_distance, between N pieces that it generates and N piece
 through the codec.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from indep_jax import dependence, evaluation, inference, measure, report
-from indep_jax.data import pipeline, sources, tokens
+from indep_jax import measure
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import replace_file
+
+if TYPE_CHECKING:
+    from indep_jax import report
+    from indep_jax.data import tokens
 
 TRAIN_ITEMS = 32  # training excerpts whose mean log-mel frame is the baseline
 LISTEN = 6  # pieces of generated music on the page
@@ -68,6 +73,8 @@ def evaluate_codec(
     codec, label: str, source: str, split: str, items: int, seconds: float
 ) -> CodecEvaluation:
     """Evaluate a codec on `items` excerpts of `seconds`, spread over the files of a split."""
+    from indep_jax import evaluation
+    from indep_jax.data import pipeline, sources
 
     def read(files, count):
         return pipeline.excerpts(
@@ -108,6 +115,9 @@ def evaluate_lm(
     texts. pieces: of that music for the Fréchet distance; 0 leaves it out. Raises UserError for
     tokens of another codec.
     """
+    from indep_jax import evaluation
+    from indep_jax.data import pipeline
+
     if store.info["codec"] != lm.codec.fingerprint:
         raise UserError(
             f"the tokens in {store.folder} are of codec {store.info['codec']}, and that "
@@ -154,6 +164,9 @@ def _codecs(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:
     """Evaluate codecs, and return the lines to print."""
     if options.pieces:
         raise UserError("--pieces is of a language model: expected --lm")
+
+    from indep_jax import dependence, inference, report
+
     folder, where = Path(options.output), (options.source, options.split)
     results, rates = {}, {}
     for path, label in zip(paths, labels):
@@ -209,6 +222,10 @@ def _language_models(paths: Sequence[str], labels: Sequence[str], options) -> li
         raise UserError(f"--items={options.items}: expected at least 2")
     if options.pieces == 1:
         raise UserError("--pieces=1: expected none, or at least 2")
+
+    from indep_jax import inference, report
+    from indep_jax.data import tokens
+
     folder, store = Path(options.output), tokens.Store(options.source.removeprefix("tokens:"))
     results, rates = {}, {}
     for path, label in zip(paths, labels):
@@ -241,6 +258,8 @@ def _language_models(paths: Sequence[str], labels: Sequence[str], options) -> li
 
 
 def _show_training(page: report.Report, paths: Sequence[str], labels: Sequence[str]) -> None:
+    from indep_jax import report
+
     for label, path in zip(labels, paths):
         log = Path(path) / "metrics.jsonl"
         figure = report.figures.loss_curves(log) if log.is_file() else None
@@ -254,10 +273,10 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "codec",
         None,
-        "Workdir of indep_jax.train, Hugging Face folder or hf:NAME. "
-        "With --lm, the codec of its tokens where it has moved.",
+        "Workdir of indep_jax.train, Hugging Face folder, hf:NAME, or a model that ships, such as "
+        "small. With --lm, the codec of its tokens where it has moved.",
     )
-    flags.DEFINE_string("lm", None, "The same of a language model.")
+    flags.DEFINE_string("lm", None, "Workdir, Hugging Face folder or hf:NAME of a language model.")
     flags.DEFINE_float(
         "bandwidth", None, "kbit/s of codecs that have several; default the largest."
     )

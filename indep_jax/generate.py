@@ -25,7 +25,7 @@ from absl import flags
 
 from indep_jax.support import command, progress
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import replace_file
+from indep_jax.support.files import naming, replace_file
 
 WINDOW_SECONDS = 10.0  # that the codec decodes at a time
 SHORTEST_SECONDS = 0.4  # that a loudness can be told of (ITU-R BS.1770)
@@ -97,17 +97,15 @@ def with_progress(
 def write_stream(path: Path, waves: Iterable[np.ndarray], rate: int, channels: int) -> None:
     """Write waveforms [time, channels] to a wav file as they come.
 
-    Raises UserError for a path or a disk that cannot be written.
+    Raises OSError, with the path, where it cannot be written.
     """
-    try:
-        with soundfile.SoundFile(
-            os.fsencode(path), "w", rate, channels, "PCM_16", format="WAV"
-        ) as file:
-            for wave in waves:
-                file.write(np.clip(wave, -1, 1))
-                file.flush()
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"{path}: could not be written: {error.error_string}") from error
+    with (
+        naming(path, soundfile.LibsndfileError),
+        soundfile.SoundFile(os.fsencode(path), "w", rate, channels, "PCM_16", format="WAV") as file,
+    ):
+        for wave in waves:
+            file.write(np.clip(wave, -1, 1))
+            file.flush()
 
 
 def main() -> None:

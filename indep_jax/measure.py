@@ -41,19 +41,22 @@ The estimators, their bias and their intervals are described in indep_jax/depend
 mutual_information.py, permutation_test.py, total_correlation.py.
 """
 
+from __future__ import annotations
+
 import json
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
-from indep_jax import dependence, inference, report
-from indep_jax.data import sources
-from indep_jax.inference.encode_files import codes_by_origin
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
 from indep_jax.support.files import replace_file
+
+if TYPE_CHECKING:
+    from indep_jax import dependence
 
 
 def measure_codec(
@@ -69,6 +72,10 @@ def measure_codec(
     whole: also what takes minutes, see `dependence.measure_codes`. bandwidth: see `inference.load_codec`.
     Raises UserError, one line, for `untrained` with a codec that was not trained here.
     """
+    from indep_jax import dependence, inference
+    from indep_jax.data import sources
+    from indep_jax.inference.encode_files import codes_by_origin
+
     codec = inference.load_codec(codec_path, bandwidth=bandwidth)
     files = sources.open_source(source, split)
     codecs = {codec_label(codec_path): codec}
@@ -110,6 +117,8 @@ def read_codes(path: str) -> list[np.ndarray]:
 
 def write(measured: list[dependence.Dependence], source: str, split: str, output: str) -> Path:
     """Write dependence.json, the figures and the page; return the page's path."""
+    from indep_jax import dependence, report
+
     folder = Path(output)
     record = dict(source=source, split=split, **dependence.record(measured))
     replace_file(folder / "dependence.json", json.dumps(record, indent=1))
@@ -129,6 +138,11 @@ def main() -> None:
     labels = [codec_label(path) for path in paths]
     if len(set(labels)) < len(labels):
         raise UserError(f"--versus: expected paths of different names, not {labels}")
+    if not (options.codes or options.source):
+        raise UserError("--source: expected music, such as folder:PATH, with --codec")
+
+    from indep_jax import dependence, report
+
     measured = []
     if options.codes:
         contents = [read_codes(path) for path in paths]
@@ -136,8 +150,6 @@ def main() -> None:
             measured.append(dependence.measure_codes(label, codes, whole=True))
         page = write(measured, options.codes, "", options.output)
     else:
-        if not options.source:
-            raise UserError("--source: expected music, such as folder:PATH, with --codec")
         where = options.source, options.split
         for path in paths:
             untrained = options.untrained and path == options.codec
@@ -160,7 +172,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("codec", None, "Workdir of indep_jax.train or Hugging Face folder.")
+    flags.DEFINE_string(
+        "codec",
+        None,
+        "Workdir of indep_jax.train, Hugging Face folder, hf:NAME, or a model that ships, such as "
+        "small.",
+    )
     flags.DEFINE_float(
         "bandwidth", None, "kbit/s of codecs that have several; default the largest."
     )

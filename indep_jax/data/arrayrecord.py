@@ -1,12 +1,10 @@
-"""ArrayRecord shards: read by number, written with errors that name the file."""
+"""ArrayRecord shards, read by number."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
-from collections.abc import Iterator
 
 from array_record.python import array_record_module
 
@@ -29,19 +27,6 @@ def count(path: str | os.PathLike) -> int:
     if reader is None or not reader.ok():
         raise OSError(errno.EIO, "not a whole ArrayRecord file", os.fspath(path))
     return reader.num_records()
-
-
-@contextlib.contextmanager
-def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Raise an OSError with the path of a shard where the library's writer fails.
-
-    It raises RuntimeError for a disk that is full or gone.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        reason = f"could not be written: {' '.join(str(error).split())}"
-        raise OSError(errno.EIO, reason, os.fspath(path)) from error
 
 
 def _open(path: str | os.PathLike) -> array_record_module.ArrayRecordReader:

@@ -20,10 +20,10 @@ import numpy as np
 import soundfile
 from array_record.python import array_record_module
 
-from indep_jax.data import arrayrecord, sources, transforms
+from indep_jax.data import sources, transforms
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import begin_output, replace_file, replacing
+from indep_jax.support.files import begin_output, naming, replace_file, replacing
 
 
 def pack(
@@ -72,7 +72,7 @@ def pack(
 
 def _write_shard(path, files, split, sample_rate, channels, seconds) -> None:
     entries, count = [], 0
-    with arrayrecord.naming(path), replacing(path) as temporary:
+    with naming(path, RuntimeError), replacing(path) as temporary:
         writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
         for file in files:
             about = dict(origin=file.name, split=split, caption=file.caption)

@@ -26,7 +26,7 @@ from flax import serialization
 
 from indep_jax.data import arrayrecord
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import replace_file, replacing
+from indep_jax.support.files import naming, replace_file, replacing
 
 INFO = "tokens.json"
 
@@ -55,15 +55,15 @@ def write_shard(path: pathlib.Path, items: Iterable[Tokens]) -> None:
     entries = []
     with replacing(path) as temporary:
         # Groups of one record: a reader that wants one reads no other.
-        with arrayrecord.naming(path):
+        with naming(path, RuntimeError):
             writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
         for item in items:
             record = item._asdict() | dict(name=os.fsencode(item.name))
-            with arrayrecord.naming(path):
+            with naming(path, RuntimeError):
                 writer.write(serialization.msgpack_serialize(record))
             about = item._asdict() | dict(frames=len(item.codes))
             entries.append({k: v for k, v in about.items() if k not in ("codes", "scales")})
-        with arrayrecord.naming(path):
+        with naming(path, RuntimeError):
             writer.close()
     replace_file(index_path(path), json.dumps(dict(records=entries), indent=0))
 

@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import replacing
+from indep_jax.support.files import naming, replacing
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that ship
 WEIGHTS = "model.safetensors"
@@ -116,7 +116,8 @@ def write(
             shutil.copyfile(path, temporary / path.name)
         # PyTorch's programs read nothing without being told that it is theirs.
         weights = temporary / WEIGHTS
-        safetensors.numpy.save_file(dict(tensors), weights, metadata=dict(format="pt"))
+        with naming(folder, safetensors.SafetensorError):
+            safetensors.numpy.save_file(dict(tensors), weights, metadata=dict(format="pt"))
         weights.chmod(0o644)  # safetensors lets nobody else read it
 
 

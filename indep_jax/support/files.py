@@ -1,6 +1,7 @@
 """Atomic file writes, and a record beside the results of a command of what they were made with."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from indep_jax.support.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a write, which names no file
 
 
 def cache_folder() -> pathlib.Path:
@@ -37,9 +40,24 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     except BaseException as error:
         _remove(temporary)
-        if isinstance(error, OSError) and error.filename == str(temporary):
+        if isinstance(error, OSError) and (
+            error.filename == str(temporary) or (error.filename is None and error.errno in _FULL)
+        ):
             error.filename = str(path)  # the name that the user knows
         raise
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike, *failures: type[Exception]) -> Iterator[None]:
+    """Raise an OSError that names `path` for the `failures` of a library that writes there.
+
+    failures: what the library raises, without the path, where the disk is full or gone.
+    """
+    try:
+        yield
+    except failures as error:
+        reason = f"could not be written: {' '.join(str(error).split())}"
+        raise OSError(errno.EIO, reason, os.fspath(path)) from error
 
 
 def replace_file(path: str | os.PathLike, content: bytes | str) -> None:
