@@ -29,7 +29,7 @@ def lm(tmp_path_factory):
     source = sources.open_source(f"folder:{folder}/music", "all")
     encode.encode(codec, source, folder / "tokens", shard_seconds=100)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference.codec, "load_codec", lambda path: codec)
+        patch.setattr(inference.load, "load_codec", lambda path: codec)
         config = shipped("lm_small")
         config.model.update(codebooks=2, codebook_size=64, dim=16, layers=1, heads=2, ffn_dim=16)
         config.data.update(source=f"tokens:{folder}/tokens", segment_seconds=0.4, workers=0)

@@ -6,11 +6,19 @@ of the whole signal at once, to rounding, but for its last frames: there the who
 every layer, and this one hears silence (`Plan.context` frames; tests/inference/test_streaming.py).
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from indep_jax.codec.model import Codec
 from indep_jax.codec.seanet import Window
+
+# One window through the module: (carry, input, ..., window=) to (result with a batch of 1, carry). The
+# first window's carry is empty.
+Program = Callable[..., tuple[jax.Array, Any]]
 
 
 class Span(NamedTuple):
@@ -78,6 +86,68 @@ def decoding_plan(codec: Codec, frames: int) -> Plan:
         rate //= ratio
         samples += rate * _residual_reach(codec)
     return _plan(frames, unsettled, unsettled + -(-samples // codec.hop))
+
+
+def encode(
+    plan: Plan,
+    program: Program,
+    read: Callable[[int, int], np.ndarray],
+    frames: int,
+    hop: int,
+) -> Iterator[np.ndarray]:
+    """Yield the codes [frames, codebooks] of a signal, window by window.
+
+    program: Codec.encode_window, called as program(carry, [1, samples, channels], window=).
+    read: read(start, count) returns samples [count, channels], zeros behind the end.
+    frames: of the signal, each of `hop` samples.
+    """
+    carry: Any = {}
+    for span in plan.spans(frames):
+        x_TxC = np.asarray(read(span.start * hop, plan.frames * hop), np.float32)
+        codes, carry = program(carry, x_TxC[None], window=span.window)
+        yield np.asarray(codes)[0, span.first - span.start : span.last - span.start]
+
+
+def decode(plan: Plan, program: Program, codes_TxK: np.ndarray, hop: int) -> Iterator[np.ndarray]:
+    """Yield the waveform [samples, channels] of codes, window by window.
+
+    program: Codec.decode_window, called as program(carry, [1, frames, codebooks], frames of these
+        that are codes, window=). All windows have one shape, so one program serves all lengths.
+    """
+    carry: Any = {}
+    for span in plan.spans(len(codes_TxK)):
+        piece = codes_TxK[span.start : span.start + plan.frames].astype(np.int32)
+        padded = np.pad(piece, ((0, plan.frames - len(piece)), (0, 0)))[None]
+        wave, carry = program(carry, padded, np.int32(len(piece)), window=span.window)
+        yield np.asarray(wave)[0, hop * (span.first - span.start) : hop * (span.last - span.start)]
+
+
+def decode_arriving(
+    plan: Plan, program: Program, blocks: Iterable[np.ndarray], hop: int
+) -> Iterator[np.ndarray]:
+    """Yield the waveform [samples, channels] of codes that arrive in blocks [frames, codebooks].
+
+    A sample is given once `plan.context` frames behind it, or the end, have arrived. The last window
+    is as short as what is left, so that the end is that of the whole computation.
+    """
+    pending, start, carry = None, 0, {}
+    for block in itertools.chain(blocks, [None]):
+        ended = block is None
+        if not ended:
+            block = np.asarray(block, np.int32)
+            pending = block if pending is None else np.concatenate([pending, block])
+        elif pending is None:
+            return
+        while len(pending) > plan.frames or (ended and len(pending)):
+            total = start + len(pending)
+            span = plan.span(start, total)
+            piece = pending[: plan.frames]
+            window = span.window._replace(keep=min(span.window.keep, len(piece)))
+            wave, carry = program(carry, piece[None], np.int32(len(piece)), window=window)
+            yield np.asarray(wave)[0, hop * (span.first - start) : hop * (span.last - start)]
+            if span.last == total:
+                return
+            pending, start = pending[plan.stride :], start + plan.stride
 
 
 def _residual_reach(codec: Codec) -> int:

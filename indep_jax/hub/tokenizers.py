@@ -1,9 +1,11 @@
-"""Other people's tokenizers, as transformers runs them in torch (extra `parity`): DAC and Mimi.
+"""Other people's tokenizers: DAC and Mimi, as transformers runs them in torch (extra `parity`).
 
 For their codes alone, to be measured beside ours.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,51 +14,45 @@ from indep_jax.hub import folders, weights
 from indep_jax.support.errors import UserError
 
 KINDS = dict(dac="DacModel", mimi="MimiModel")
+WINDOW_SECONDS = 30.0
 
 
-class Tokenizer:
-    """A tokenizer of transformers.
+@dataclass(frozen=True)
+class ForeignTokenizer:
+    """A tokenizer that is a function of one channel of sound; see inference.tokenizer.Tokenizer.
 
-    sample_rate: Hz. channels: of waveforms, always 1. frame_rate: frames per second (float).
-    codebook_size: the values a code can have.
+    encode: gives the codes int [frames, codebooks] of a waveform float32 [time, 1], a frame for each
+        `hop` samples and for the rest.
     """
 
+    label: str
+    sample_rate: int
+    hop: int
+    codebooks: int
+    codebook_size: int
+    encode: Callable[[np.ndarray], np.ndarray]
+
     channels = 1
+    code_vectors = None
 
-    def __init__(self, model):
-        self._model = model
-        self.sample_rate: int = model.config.sampling_rate
-        hop = getattr(model.config, "hop_length", None)  # of DAC; Mimi says its frame rate
-        self.hop: int = hop or round(self.sample_rate / model.config.frame_rate)
-        self.frame_rate: float = self.sample_rate / self.hop
-        self.codebook_size: int = model.config.codebook_size
+    @property
+    def frame_rate(self) -> float:
+        return self.sample_rate / self.hop
 
-    def encode(self, wave: np.ndarray) -> np.ndarray:
-        """Codes int32 [frames, codebooks] of a waveform [time, 1]."""
-        import torch
+    def encode_long(self, read: Callable[[int, int], np.ndarray], length: int) -> Iterator[Encoded]:
+        """Yield the tokens of a waveform of any length, in blocks; see Tokenizer.
 
-        with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(wave.T))[None]
-            codes = self._model.encode(x).audio_codes
-        return codes[0].numpy().T.astype(np.int32)
-
-    def encode_long(
-        self, read: Callable[[int, int], np.ndarray], length: int, seconds: float = 30.0
-    ) -> Iterator[Encoded]:
-        """Tokens of a waveform of any length, in blocks without the axis of a batch, in order.
-
-        read(start, count) gives samples [count, 1], zeros behind the end. Each window of `seconds`
-        is encoded alone, so the frames at its ends do not see beyond it.
+        Each window of 30 s is encoded alone, so the frames at its ends do not see beyond it.
         """
-        window = max(1, round(seconds * self.frame_rate)) * self.hop
+        window = max(1, round(WINDOW_SECONDS * self.frame_rate)) * self.hop
         for start in range(0, length, window):
             frames = -(-(length - start) // self.hop)
             wave = read(start, min(window, frames * self.hop))
-            yield Encoded(self.encode(wave), None, len(wave))
+            yield Encoded(self.encode(wave).astype(np.int32), None, len(wave))
 
 
-def load(spec: str) -> Tokenizer:
-    """The tokenizer "transformers:KIND:PATH", KIND dac or mimi; PATH may be hf:NAME.
+def load(spec: str) -> ForeignTokenizer:
+    """Return the tokenizer "transformers:KIND:PATH", KIND dac or mimi; PATH may be hf:NAME.
 
     Raises UserError, one line, for another kind, a folder that holds none, and where torch or
     transformers are missing.
@@ -67,7 +63,7 @@ def load(spec: str) -> Tokenizer:
         expected = " or ".join(f"transformers:{kind}:PATH" for kind in KINDS)
         raise UserError(f"tokenizer {spec!r}: expected {expected}")
     try:
-        import torch  # noqa: F401
+        import torch
         import transformers
     except ImportError as error:
         raise UserError(
@@ -86,4 +82,19 @@ def load(spec: str) -> Tokenizer:
         raise UserError(f"{folder}: transformers cannot load it: {reason[0]}") from None
     if info["missing_keys"]:
         raise UserError(f"{folder}: weights are missing, such as {sorted(info['missing_keys'])[0]}")
-    return Tokenizer(model.eval())
+    config, model = model.config, model.eval()
+
+    def encode(wave: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            codes = model.encode(torch.from_numpy(np.ascontiguousarray(wave.T))[None]).audio_codes
+        return codes[0].numpy().T
+
+    return ForeignTokenizer(
+        label=Path(path).resolve().name,
+        sample_rate=config.sampling_rate,
+        # DAC's frame rate is rounded, Mimi has no hop.
+        hop=getattr(config, "hop_length", None) or round(config.sampling_rate / config.frame_rate),
+        codebooks=config.n_codebooks if kind == "dac" else config.num_quantizers,
+        codebook_size=config.codebook_size,
+        encode=encode,
+    )

@@ -1,18 +1,15 @@
-"""Language models with their weights, codec and text encoder, by path."""
+"""A language model with its weights, codec and text encoder: texts to music."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indep_jax.hub import folders, musicgen
-from indep_jax.inference.codec import LoadedCodec, PairedCodec, load_codec_of, read_config
-from indep_jax.inference.text import load_text
+from indep_jax.inference.codec import LoadedCodec
+from indep_jax.inference.stereo import PairedCodec
 from indep_jax.lm import model, sampling
 from indep_jax.support.errors import UserError
-from indep_jax.training import checkpoints
 
 
 class LoadedLM:
@@ -32,7 +29,7 @@ class LoadedLM:
         self.variables = dict(params=jax.tree.map(lambda x: jnp.asarray(x, dtype), params))
 
     def generate(self, texts: Sequence[str] | None, seconds: float, **options) -> jax.Array:
-        """Waveforms [batch, time, channels] of texts; see `stream` for the options."""
+        """Return waveforms [batch, time, channels] of texts; see `stream` for the options."""
         codes = np.concatenate(list(self.stream(texts, seconds, **options)), axis=1)
         return self.codec.decode(codes)
 
@@ -48,7 +45,7 @@ class LoadedLM:
         chunk_seconds: float | None = None,
         **options,
     ) -> Iterator[np.ndarray]:
-        """Codes of music to texts, in blocks int32 [batch, frames, codebooks], as they come.
+        """Yield codes of music to texts, in blocks int32 [batch, frames, codebooks], as they come.
 
         texts: one for each item; None for one item without text.
         examples: a number for each item, 0, 1, ... by default: what an item becomes is a function of
@@ -84,53 +81,3 @@ class LoadedLM:
             **text,
             **options,
         )
-
-
-def load_lm(
-    path: str | Path, *, codec: str | Path | None = None, dtype: str | None = None
-) -> LoadedLM:
-    """The language model of a workdir of indep_jax.train, or of a Hugging Face MusicGen folder, with
-    its codec and its text encoder.
-
-    A workdir gives the moving average of the weights at its last checkpoint. "hf:NAME" is a model of
-    the Hugging Face hub. codec: a path, where the run's config names none or one that has moved, or
-    in place of the folder's own. dtype: float32 or bfloat16, of weights and computation; by default
-    the weights are as stored, and the computation is what the config says.
-
-    Raises UserError, one line that names the path and what was expected.
-    """
-    folder, step = folders.locate(path), 0
-    config = read_config(folder, "lm")
-    if "model_type" in config:
-        whole = config["model_type"] == "musicgen"
-        codec = codec or (folder if whole else None)
-        text = dict(encoder=str(folder) if whole else "", max_tokens=64)
-        config, variables = musicgen.read(folder)
-        config |= dict(text=text, origin=folders.origin(path, folder))
-        params = variables["params"]
-    else:
-        codec, text = codec or config["codec"], config["text"]
-        step, state = checkpoints.restore_latest(folder, only=("ema",))
-        params = state["ema"]
-    if not codec:
-        raise UserError(f"{path}: names no codec: say which one made its tokens")
-    loaded = load_codec_of(codec, config["model"]["codebooks"])
-    for name in ("codebooks", "codebook_size"):
-        if getattr(loaded, name) != config["model"][name]:
-            raise UserError(
-                f"{codec}: has {getattr(loaded, name)} {name}, and {path} was trained "
-                f"on {config['model'][name]}"
-            )
-    if not loaded.module.codes_suffice:
-        raise UserError(f"{codec}: works in chunks or with levels, which {path} does not predict")
-    made_by = config.get("data", {}).get("codec")
-    if made_by and made_by != loaded.fingerprint:
-        raise UserError(
-            f"{codec}: is codec {loaded.fingerprint}, and {path} was trained on the tokens "
-            f"of {made_by}"
-        )
-    if "data" not in config:
-        seconds = musicgen.read_frames(folder) / loaded.frame_rate
-        config["data"] = dict(segment_seconds=seconds)
-    encoder = load_text(text["encoder"], text["max_tokens"]) if text["encoder"] else None
-    return LoadedLM(config, params, loaded, encoder, step, dtype)

@@ -27,7 +27,7 @@ from test_encodec import (  # noqa: E402
 from indep_jax import encode, export, measure  # noqa: E402
 from indep_jax.data import sources, transforms  # noqa: E402
 from indep_jax.hub import folders, tokenizers  # noqa: E402
-from indep_jax.inference import load_codec, load_lm  # noqa: E402
+from indep_jax.inference import Tokenizer, load_codec, load_lm  # noqa: E402
 from indep_jax.tasks.codec import CodecTask  # noqa: E402
 from indep_jax.training import loop  # noqa: E402
 
@@ -223,6 +223,8 @@ def test_other_tokenizers(kind, tmp_path):
         noise = 0.1 * rng.standard_normal((int(seconds * 1_600), 2))
         soundfile.write(tmp_path / "music" / f"{name}.wav", noise, 1_600, subtype="FLOAT")
     tokenizer = tokenizers.load(f"transformers:{kind}:{tmp_path / 'model'}")
+    assert isinstance(tokenizer, Tokenizer)
+    assert (tokenizer.label, tokenizer.codebooks, tokenizer.codebook_size) == ("model", 3, 32)
     source = sources.open_source(f"folder:{tmp_path / 'music'}", "all")
     written = encode.encode_codes(tokenizer, source, str(tmp_path / "codes.npz"))
     with np.load(tmp_path / "codes.npz") as content:
