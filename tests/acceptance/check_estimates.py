@@ -15,16 +15,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-import tqdm
 
 from indep_jax.dependence import markov, mutual_information, permutation_test, total_correlation
+from indep_jax.support import progress
 
 
 def coverage(seeds: int) -> list[dict]:
     """Of pairs and lags of a source: truth, mean estimate, and how many intervals cover it."""
     source, lags = markov.Source(3, 4), (0, "delay", -2)
     found = []
-    for seed in tqdm.tqdm(range(seeds), "coverage"):
+    for seed in progress.each(range(seeds), "coverage"):
         codes = source.sample(np.random.default_rng(seed), 40, 50)
         measured = mutual_information.estimate(codes, lags=lags, seed=seed)
         assert not measured.warnings, measured.warnings
@@ -54,7 +54,7 @@ def rejections(draws: int) -> dict:
     """Of the test at 5%, of independent codebooks that keep each code for 50 frames on average."""
     source = markov.Source(3, 4, copy=0, echo=0, stay=0.98)
     rejected = 0
-    for seed in tqdm.tqdm(range(draws), "rejections"):
+    for seed in progress.each(range(draws), "rejections"):
         codes = source.sample(np.random.default_rng(seed), 20, 100)
         found = permutation_test.test_independence(codes, permutations=199, rows=200, seed=seed)
         rejected += found.p_value <= 0.05
@@ -64,7 +64,7 @@ def rejections(draws: int) -> dict:
 def errors(estimates: int) -> list[dict]:
     """Estimates of sources of growing dependence, and their truths."""
     rows = []
-    for seed in tqdm.tqdm(range(estimates), "total correlation"):
+    for seed in progress.each(range(estimates), "total correlation"):
         strength = 0.6 * seed / max(estimates - 1, 1)
         source = markov.Source(3, 3, copy=strength, echo=strength)
         codes = source.sample(np.random.default_rng(seed), 50, 4000)

@@ -1,6 +1,7 @@
 """Progress: a bar on a terminal, a line every ten percent in a log, nothing for what is short."""
 
 import os
+import pathlib
 import pty
 import re
 import subprocess
@@ -11,6 +12,8 @@ import types
 import pytest
 
 from indep_jax.support import progress
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -77,6 +80,13 @@ def test_short_hidden_and_endless_work(clock, capsys):
             clock.seconds += 1
             bar.update(2)
     assert log(capsys) == ["fit: 120 steps", "fit: 240 steps"]
+
+
+def test_all_progress_is_shown_this_way():
+    for path in (ROOT / folder for folder in ("indep_jax", "launch", "studies")):
+        for file in path.rglob("*.py"):
+            if file != pathlib.Path(progress.__file__):
+                assert "tqdm" not in file.read_text(encoding="utf-8"), file
 
 
 CHILD = """
