@@ -15,10 +15,11 @@ from hub.test_hub_encodec import fold, relative_error, respell
 from inference.test_loading import CONFIG
 from tasks.test_lm_task import make_store, shipped, shrink
 
-from indep_jax import data, encode, export, train
+from indep_jax import data, encode, export
 from indep_jax.codec import model as codec_model
 from indep_jax.hub import encodec, folders, musicgen
 from indep_jax.inference import PairedCodec, load_codec, load_lm
+from indep_jax.tasks import build
 from indep_jax.training import checkpoints, loop
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -248,28 +249,28 @@ def test_fine_tuning_an_lm_starts_from_the_weights(tmp_path):
     store = make_store(tmp_path / "tokens", [60, 30], size=32)
     config = shrink(shipped("finetune_musicgen"), store)
     with pytest.raises(ValueError, match="^pretrained is empty: give --config.pretrained=PATH"):
-        train.build(config)
+        build.build(config)
     config.pretrained = str(tmp_path / "theirs")
-    task = train.build(config)
+    task = build.build(config)
     assert config.text.encoder == config.pretrained and config.origin["name"] == "theirs"
     config.optimizer.learning_rate = 1e-9
     config.steps = 3
     state = loop.run(task, config, tmp_path / "run", max_step=2)
-    for params in (state["params"], state["ema"]):  # the average is rounded at each step
+    for params in (state.params, state.ema):  # the average is rounded at each step
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7, atol=1e-7),
             params, start["params"],
         )  # fmt: skip
     # Resumed: by the same command, which reads no weights.
-    task = train.build(config)
-    task._pretrained = lambda shardings: pytest.fail("read the weights again")
+    task = build.build(config)
+    task.pretrained = lambda shardings: pytest.fail("read the weights again")
     again = loop.run(task, config, tmp_path / "run")
-    assert int(again["step"]) == 3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), again["params"],
+    assert int(again.step) == 3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), again.params,
                  start["params"])  # fmt: skip
     config.text.encoder = str(write_other_text(tmp_path / "text"))
     with pytest.raises(ValueError, match="has states of 12 numbers, and .* reads 24$"):
-        train.build(config)
+        build.build(config)
 
 
 def test_a_stereo_lm_is_fine_tuned_on_tokens_of_two_channels_and_exported(tmp_path):
@@ -287,7 +288,7 @@ def test_a_stereo_lm_is_fine_tuned_on_tokens_of_two_channels_and_exported(tmp_pa
     config.update(pretrained=str(tmp_path / "theirs"), codec=str(tmp_path / "theirs"), steps=2)
     config.update(samples=1, sample_seconds=0.3)
     config.data.segment_seconds = 0.3
-    task = train.build(config)
+    task = build.build(config)
     assert config.model.pattern == "stereo_delay" and config.model.codebooks == codec.codebooks == 6
     loop.run(task, config, tmp_path / "run")
     exported_lm(tmp_path / "run", tmp_path / "out")

@@ -16,6 +16,7 @@ from indep_jax import encode, evaluate, generate, inference, report, train
 from indep_jax.data import pipeline, sources, tokens
 from indep_jax.evaluation import frechet, musicnn
 from indep_jax.lm import model as lm_model
+from indep_jax.tasks import build
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_another_codec_is_refused(lm, tmp_path):
     with pytest.raises(ValueError, match="^[^\n]*on the tokens of of another training$"):
         inference.load_lm(tmp_path / "run")
     with pytest.raises(ValueError, match="^tokens:[^\n]* reads the tokens of of another training$"):
-        train.build(ml_collections.ConfigDict(config))
+        build.build(ml_collections.ConfigDict(config))
 
 
 def test_other_workdirs_are_refused(lm, tmp_path):

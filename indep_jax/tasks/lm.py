@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
+import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import PartitionSpec
 from orbax.checkpoint import multihost
 
@@ -16,9 +16,11 @@ from indep_jax.lm import model as lm
 from indep_jax.lm import sampling
 from indep_jax.report.figures import spectrograms
 from indep_jax.support.errors import UserError
+from indep_jax.tasks import lm_steps as steps
 from indep_jax.text import conditioner
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
+from indep_jax.training.state import State
 
 _DAY_MS = 24 * 3600 * 1000
 
@@ -26,32 +28,33 @@ _DAY_MS = 24 * 3600 * 1000
 class LMTask:
     """The language model's training run: see training.loop.Task for what the loop asks of it.
 
-    State: step; params; opt_state; ema, the moving average of params. One program, `lm`.
+    The step and its state are those of tasks/lm_steps.py.
+
+    config: an ml_collections ConfigDict with the fields of configs/musicgen.py.
+    pretrained: of shardings as the variables {params}, the variables that a new run starts from in
+        place of random ones.
+
+    Raises UserError, one line that names the field, for a config that no run can have.
     """
 
     memory_remedy = (
         "set model.remat, raise optimizer.accumulate, or lower batch_size or data.segment_seconds"
     )
+    # Training batches by index: dict(codes [batch, frames, codebooks], record [batch]), and with
+    # text its states [batch, tokens, dim] and mask [batch, tokens].
+    dataset: grain.MapDataset  # set by `open`
 
-    def __init__(self, config, pretrained: Callable[[Mapping], Mapping] | None = None):
-        """pretrained: of shardings as the variables {params}, the variables that a new run starts
-        from in place of random ones."""
+    def __init__(self, config: Any, pretrained: Callable[[Mapping], Mapping] | None = None):
         _check(config)
-        self.config = config
-        self._pretrained = pretrained
+        self.config, self.pretrained = config, pretrained
         self.model = lm.from_config(config.model, config.dtype)
         self.placement = [(pattern, PartitionSpec(*axes)) for pattern, axes in config.placement]
         self.seconds_per_batch = config.batch_size * config.data.segment_seconds
-        self.programs = dict(lm=self._step)
-
-    @property
-    def dataset(self):
-        """Training batches by index: dict(codes [batch, frames, codebooks], record [batch]), and
-        with text its states [batch, tokens, dim] and mask [batch, tokens]."""
-        return self._segments
+        self.programs = {name: partial(program, config) for name, program in steps.PROGRAMS.items()}
+        self._nats = jax.jit(partial(steps.nats, config))
 
     def open(self, codec=None, encoder: conditioner.Conditioner | None = None) -> "LMTask":
-        """Opens the token store.
+        """Open the token store.
 
         Args:
           codec: made the tokens; with it, evaluations write what the model generates as audio.
@@ -82,7 +85,7 @@ class LMTask:
         self._codec, self._frame_rate = codec, store.info["frame_rate"]
         self._frames = round(config.data.segment_seconds * self._frame_rate)
         number, slices = sharding.slice_of_rows(sharding.make_mesh(config.get("mesh")))
-        self._segments = data.token_segments(
+        self.dataset = data.token_segments(
             store,
             "train",
             seed=config.seed,
@@ -107,47 +110,39 @@ class LMTask:
                 wait(key=f"captions stored in {folder}", timeout_ms=_DAY_MS)
             self._texts = conditioner.Stored(folder)
             add = partial(_add_text, captions, self._texts)
-            self._segments, self._held_out = self._segments.map(add), self._held_out.map(add)
+            self.dataset, self._held_out = self.dataset.map(add), self._held_out.map(add)
         return self
 
-    # What the loop calls.
-
-    def init(self, rng, batch) -> dict:
+    def init(self, rng: jax.Array, batch: Mapping[str, jax.Array]) -> State:
         """The first state, from random weights."""
         del batch
-        params = lm.init(self.model, rng)["params"]
-        return dict(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=self._optimizer().init(params),
-            ema=jax.tree.map(jnp.copy, params),
-        )
+        return steps.init(self.config, rng)
 
     def plan(self, step: int) -> tuple[str, int]:
+        """The program of a step, and how many batches it sees."""
         del step
         return "lm", 1
 
-    def before_step(self, step: int, state: dict, read: Callable) -> dict:
-        """Puts in pretrained weights."""
+    def before_step(self, step: int, state: State, read: Callable[[int], Mapping]) -> State:
+        """Put in pretrained weights."""
         del read
-        if step or self._pretrained is None:
+        if step or self.pretrained is None:
             return state
-        shardings = jax.tree.map(lambda x: x.sharding, dict(params=state["params"]))
-        params = self._pretrained(shardings)["params"]
-        return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params)}
+        shardings = jax.tree.map(lambda x: x.sharding, dict(params=state.params))
+        return steps.start_from(state, self.pretrained(shardings)["params"])
 
-    def evaluate(self, state: dict) -> Evaluation:
-        """Cross-entropy of held-out segments with the averaged weights, and samples as audio."""
+    def evaluate(self, state: State) -> Evaluation:
+        """Measure held-out cross-entropy with the averaged weights, and sample audio."""
         batch = self._held_out[0]
         rows = range(0, self.config.evaluate_items, self.config.batch_size)
         parts = [jax.tree.map(lambda x: x[i : i + self.config.batch_size], batch) for i in rows]
-        counts = _counts(batch["codes"])
-        nats = sum(np.asarray(self._nats(state["ema"], part)) for part in parts) / counts
+        counts = steps.counts(batch["codes"])
+        nats = sum(np.asarray(self._nats(state.ema, part)) for part in parts) / counts
         scalars = {f"cross_entropy_{k}_bits": float(n / np.log(2)) for k, n in enumerate(nats)}
         scalars["bits_per_frame"] = float(lm.bits_per_frame(nats))
         if self._codec is None or not self.config.samples:
             return Evaluation(scalars)
-        return Evaluation(scalars, *self._samples(state["ema"], batch))
+        return Evaluation(scalars, *self._samples(state.ema, batch))
 
     def _samples(self, params, batch):
         """Sounds and a figure of generated music, of the captions of held-out segments."""
@@ -170,69 +165,10 @@ class LMTask:
         sounds = {f"{i}_generated": (wave, rate) for i, wave in enumerate(waves)}
         return sounds, dict(mel=spectrograms([(name, *sound) for name, sound in sounds.items()]))
 
-    # The step.
-
-    def _step(self, state, batch, rng):
-        """One update; the batch in `accumulate` parts, whose gradients add up to the whole's."""
-        config, params = self.config, state["params"]
-        if "text" in batch:
-            text, mask = conditioner.drop(
-                rng, batch["text"], batch["text_mask"], config.text.dropout
-            )
-            batch = batch | dict(text=text, text_mask=mask)
-        counts_K = jnp.maximum(_counts(batch["codes"]), 1)
-
-        def loss(params, part):
-            nats_K = self._nats(params, part) / counts_K
-            return jnp.mean(nats_K), nats_K
-
-        def add(total, part):
-            return jax.tree.map(jnp.add, total, jax.grad(loss, has_aux=True)(params, part)), None
-
-        # Part i takes every accumulate-th row from i on, so that each device keeps its own.
-        split = partial(_split, parts=config.optimizer.accumulate)
-        zero = jax.tree.map(jnp.zeros_like, (params, jnp.zeros(len(counts_K))))
-        (gradient, nats_K), _ = jax.lax.scan(add, zero, jax.tree.map(split, batch))
-        updates, opt_state = self._optimizer().update(gradient, state["opt_state"], params)
-        params = optax.apply_updates(params, updates)
-        decay = config.optimizer.ema_decay
-        ema = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state["ema"], params)
-        metrics = dict(
-            loss=jnp.mean(nats_K),
-            bits_per_frame=lm.bits_per_frame(nats_K),
-            gradient_norm=optax.tree.norm(gradient),
-        )
-        state = dict(step=state["step"] + 1, params=params, opt_state=opt_state, ema=ema)
-        return state, metrics
-
-    @partial(jax.jit, static_argnums=0)
-    def _nats(self, params, batch):
-        """[codebooks]: the cross-entropy of a batch's codes, summed."""
-        text = (batch["text"], batch["text_mask"]) if "text" in batch else ()
-        return lm.nats(self.model, dict(params=params), batch["codes"], *text)
-
-    def _optimizer(self):
-        settings = self.config.optimizer
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0, settings.learning_rate, settings.warmup_steps, self.config.steps
-        )
-        adam = optax.adamw(rate, *settings.betas, weight_decay=settings.weight_decay)
-        clip = optax.clip_by_global_norm(settings.clip) if settings.clip else optax.identity()
-        return optax.chain(clip, adam)
-
 
 def _add_text(captions, texts, batch):
     states, mask = texts([captions[record] for record in batch["record"]])
     return batch | dict(text=states, text_mask=mask)
-
-
-def _split(x, parts: int):
-    return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
-
-
-def _counts(codes):
-    """How many codes each codebook has; -1 stands behind the end of a record."""
-    return (codes >= 0).sum((0, 1))
 
 
 def _check(config):

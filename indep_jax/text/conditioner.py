@@ -1,7 +1,7 @@
 """Texts as states [batch, tokens, dim] and a mask [batch, tokens] for a language model.
 
 An empty text has no tokens: its mask is False throughout and its states are zero. So are the
-states of padding, and those of texts that `drop` removed.
+states of padding, and those of texts that `dropout.drop` removed.
 """
 
 from __future__ import annotations
@@ -105,19 +105,6 @@ class Conditioner:
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()[:16]
-
-
-def drop(
-    key: jax.Array, states_BxTxD: jax.Array, mask_BxT: jax.Array, probability: float
-) -> tuple[jax.Array, jax.Array]:
-    """Remove each text of a batch, whole, with this probability: condition dropout.
-
-    A removed text has the states and the mask of an empty one. Classifier-free guidance needs
-    training with it (Ho & Salimans 2021, "Classifier-Free Diffusion Guidance"); audiocraft's MusicGen
-    uses 0.3.
-    """
-    keep = jax.random.bernoulli(key, 1 - probability, (states_BxTxD.shape[0], 1))
-    return jnp.where(keep[..., None], states_BxTxD, 0), mask_BxT & keep
 
 
 def store(folder: str | os.PathLike, texts: Iterable[str], conditioner: Conditioner) -> None:

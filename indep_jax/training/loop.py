@@ -23,7 +23,7 @@ from indep_jax.support import devices
 from indep_jax.support.errors import UserError
 from indep_jax.training import batches, checkpoints, processes, sharding, writers
 
-State = Any  # nested dict of arrays with at least {"step", "params"}
+State = Any  # tree of arrays; the package's tasks have training.state.State
 Batch = Any  # tree of arrays whose first axis is the rows of the global batch
 Metrics = Mapping[str, jax.Array]
 INIT = np.uint32(2**32 - 1)  # folded into the seed for `init`: a number that no step has
@@ -112,7 +112,8 @@ def run(
             )
         with processes.Signals() as signals:
             try:
-                state = _Run(task, config, workdir, saved, signals).train(max_step)
+                running = _Run(task, config, workdir, saved, signals)
+                state = running.train(max_step)
             finally:
                 saved.close()
     except RuntimeError as error:
@@ -128,7 +129,7 @@ def run(
     finally:
         lock.release()
     if signals.received:
-        raise processes.Stopped(signals.received, int(state["step"]), workdir)
+        raise processes.Stopped(signals.received, running.step, workdir)
     return state
 
 

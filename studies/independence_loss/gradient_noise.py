@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 
 from indep_jax import data, inference
-from indep_jax.tasks.codec import CodecTask
+from indep_jax.tasks import codec_steps as steps
 
 SETTINGS = {
     "dhsic": dict(kind="dhsic"),
@@ -36,14 +36,13 @@ SETTINGS = {
 def gradients(config, variables, settings, batches):
     """The gradients [batches, parameters] of a loss, and the seconds that one takes."""
     config.loss.independence.update(dict(condition=0) | settings)
-    task = CodecTask(config)
     params, codebook = variables["params"], variables["codebook"]
 
     @jax.jit
     def gradient(audio, files, key):
         def loss(encoder):
-            latents = task._apply({**params, "encoder": encoder}, audio, method="latents")
-            return task._independence(key, codebook, latents, files)
+            latents = steps.encode(config, {**params, "encoder": encoder}, audio)
+            return steps.independence_loss(config, codebook, latents, files, key)
 
         leaves = jax.tree.leaves(jax.grad(loss)(params["encoder"]))
         return jnp.concatenate([leaf.ravel() for leaf in leaves])

@@ -33,7 +33,7 @@ def step_flops(program: str, kind: str) -> int:
     batch = dict(audio=audio, file=jax.ShapeDtypeStruct((ITEMS,), "int32"))
     key = jax.random.key(0)
     state = jax.eval_shape(task.init, key, batch)
-    if program == "codec_joined":
+    if program == "codec_independence":
         joined = config.loss.independence.macro_batch
         history = jax.tree.map(lambda x: jax.ShapeDtypeStruct((joined, *x.shape), x.dtype), batch)
         batch = dict(current=batch, history=history)
@@ -55,7 +55,7 @@ def main():
         jax.value_and_grad(mmd.losses()["permutation, the paper's bandwidths"]),
         jax.ShapeDtypeStruct((config.macro_batch * ITEMS * 47, mmd.CODEBOOKS, mmd.DIM), "float32"),
     )
-    joined = step_flops("codec_joined", "permutation") - own.flops
+    joined = step_flops("codec_independence", "permutation") - own.flops
     print(
         f"a step {plain / 1e12:.3f} TFLOP, one that encodes {config.macro_batch} batches anew "
         f"{joined / 1e12:.3f}\n"

@@ -36,7 +36,7 @@ def our_step(config, audio):
     task = CodecTask(config)
     batch = dict(audio=audio, file=np.arange(len(audio), dtype=np.int32))
     state = jax.jit(task.init)(jax.random.key(0), batch)
-    codebook = state["collections"]["codebook"]
+    codebook = state.collections["codebook"]
     codebook["embed"] = jax.random.normal(jax.random.key(1), codebook["embed"].shape)
     codebook["count"] = jnp.ones_like(codebook["count"])
     codebook["average"] = jnp.copy(codebook["embed"])

@@ -40,7 +40,7 @@ def trace(steps: int, folder: str):
     state = jax.jit(task.init)(jax.random.key(0), batch)
     state = task.before_step(0, state, lambda index: task.dataset[index])
     compiled = (
-        jax.jit(task.programs["codec"], donate_argnums=0)
+        jax.jit(task.programs["codec_independence"], donate_argnums=0)
         .lower(state, batch, jax.random.key(1))
         .compile()
     )

@@ -13,7 +13,7 @@ import jax
 from indep_jax import bench
 from indep_jax.configs import finetune_encodec_small
 from indep_jax.configs.sweeps import independence
-from indep_jax.train import build
+from indep_jax.tasks.build import build
 
 # Shares cost the same.
 POINTS = "none,covariance-0.3,permutation-delay-0.3,dhsic-0.3,dhsic-delay-0.3,dhsic-given-past-0.3"
@@ -28,7 +28,7 @@ def stepper(fields: dict):
     batch = task.dataset[0]
     state = jax.jit(task.init)(jax.random.key(0), batch)
     state = task.before_step(0, state, lambda index: task.dataset[index])
-    program = jax.jit(task.programs["codec"], donate_argnums=0)
+    program = jax.jit(task.programs[task.plan(0)[0]], donate_argnums=0)
     # Two places of a state that is given away must not hold one array.
     state = jax.tree.map(lambda x: x.copy(), state)
 

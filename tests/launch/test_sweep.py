@@ -11,8 +11,8 @@ import sys
 import pytest
 from tasks.test_lm_task import make_store, shipped
 
-from indep_jax import train
 from indep_jax.configs.sweeps import independence
+from indep_jax.tasks import build
 
 ROOT = pathlib.Path(__file__).parents[2]
 SWEEP = f"--sweep={ROOT}/configs/sweeps/independence.py"
@@ -50,7 +50,7 @@ def test_the_points_are_configs():
 def test_the_study_begins_with_a_codec_that_is_here(monkeypatch):
     monkeypatch.chdir(ROOT)
     config = shipped("finetune_encodec_small")
-    variables = train.pretrained_codec(config)()
+    variables = build.pretrained_codec(config)()
     assert config.model.sample_rate == 16_000
     assert variables["codebook"]["embed"].shape == (4, 256, config.model.dimension)
 

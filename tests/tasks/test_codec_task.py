@@ -1,7 +1,9 @@
 """The codec's training task: its steps, what they change, and that they are exact."""
 
 import importlib.util
+import json
 import pathlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,10 @@ import pytest
 import soundfile
 from golden import encodec_cases
 
-from indep_jax import independence, train
+from indep_jax import independence
 from indep_jax.hub import encodec
+from indep_jax.tasks import build
+from indep_jax.tasks import codec_steps as steps
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.training import loop
 
@@ -76,7 +80,7 @@ def hub_folder(tmp_path_factory):
 def task_of(config, hub_folder):
     if "pretrained" in config:
         config.pretrained = str(hub_folder)
-    return CodecTask(config, train.pretrained_codec(config)).open()
+    return CodecTask(config, build.pretrained_codec(config)).open()
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def start(config, quantized=True):
     state = jax.jit(task.init)(jax.random.key(0), batch)
     if quantized:
         state = task.before_step(config.quantizer.warmup_steps, state, task.dataset.__getitem__)
-        state["step"] = jnp.int32(config.quantizer.warmup_steps)
+        state = state.replace(step=jnp.int32(config.quantizer.warmup_steps))
     return task, state, batch
 
 
@@ -113,7 +117,7 @@ def test_every_shipped_config_takes_its_steps(name, music, hub_folder, tmp_path)
     config.steps += max(1, config.loss.independence.every)
     config.evaluate_every = config.steps
     state = loop.run(task_of(config, hub_folder), config, tmp_path)
-    assert int(state["step"]) == config.steps
+    assert int(state.step) == config.steps
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
@@ -122,21 +126,21 @@ def test_a_step_changes_what_it_should_and_codebooks_only_when_quantizing(config
     config.model.n_filters = 4  # a direction of one number never changes
     task, state, batch = start(config, quantized=False)
     after, metrics = jax.jit(task.programs["autoencoder"])(state, batch, jax.random.key(1))
-    assert changed(state["params"]["generator"], after["params"]["generator"])
-    assert not changed(state["params"]["discriminator"], after["params"]["discriminator"])
-    assert not changed(state["collections"]["codebook"], after["collections"]["codebook"])
+    assert changed(state.params["generator"], after.params["generator"])
+    assert not changed(state.params["discriminator"], after.params["discriminator"])
+    assert not changed(state.collections["codebook"], after.collections["codebook"])
     assert "independence" not in metrics
 
     task, state, batch = start(config)
-    after, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
-    assert changed(state["params"]["discriminator"], after["params"]["discriminator"])
-    generator = [jax.tree.leaves(s["params"]["generator"]) for s in (state, after)]
+    after, metrics = jax.jit(task.programs["codec_independence"])(state, batch, jax.random.key(1))
+    assert changed(state.params["discriminator"], after.params["discriminator"])
+    generator = [jax.tree.leaves(s.params["generator"]) for s in (state, after)]
     assert not any(np.array_equal(old, new) for old, new in zip(*generator))
-    assert changed(state["collections"]["codebook"], after["collections"]["codebook"])
+    assert changed(state.collections["codebook"], after.collections["codebook"])
     assert metrics["independence_gradient_ratio"] > 0
 
 
-def test_weights_mean_the_same_at_any_batch_size(config):
+def test_weights_mean_the_same_at_any_batch_size(config, monkeypatch):
     """Every item of a batch twice: all gradient terms, and so their ratio, stay what they are.
 
     The kernel statistic with its diagonal does not change when rows are repeated.
@@ -144,9 +148,13 @@ def test_weights_mean_the_same_at_any_batch_size(config):
     ratios = []
     task, state, once = start(config)
     twice = {name: np.concatenate([rows, rows]) for name, rows in once.items()}
-    task._independence = lambda key, codebook, z, files, active: _v_statistic(task, codebook, z)
+    monkeypatch.setattr(
+        steps,
+        "independence_loss",
+        lambda config, codebook, z, *_: _v_statistic(config, codebook, z),
+    )
     for batch in (once, twice):
-        _, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
+        _, metrics = jax.jit(task.programs["codec_independence"])(state, batch, jax.random.key(1))
         ratios.append(float(metrics["independence_gradient_ratio"]))
     assert ratios[0] == pytest.approx(ratios[1], rel=1e-4)
 
@@ -155,12 +163,12 @@ def test_weights_mean_the_same_at_any_batch_size(config):
 def test_a_share_is_of_the_others_gradient(config):
     config.loss.independence.update(share=0.2, kind="covariance")
     task, state, batch = start(config)
-    _, metrics = jax.jit(task.programs["codec"])(state, batch, jax.random.key(1))
+    _, metrics = jax.jit(task.programs["codec_independence"])(state, batch, jax.random.key(1))
     assert metrics["independence_gradient_ratio"] == pytest.approx(0.2, rel=1e-5)
 
 
-def _v_statistic(task, codebook, latents):
-    streams = task._streams(codebook, latents)
+def _v_statistic(config, codebook, latents):
+    streams = steps.independence_streams(config, codebook, latents)
     # At unit scale, or the statistic would be a difference of numbers close to 1.
     streams = streams / jnp.std(streams, axis=(0, 1))
     return independence.dhsic(streams, bandwidths="paper", standardize=False, diagonal=True)
@@ -171,17 +179,18 @@ def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(co
     config.loss.independence.update(kind="permutation", macro_batch=2, every=2, weight=10.0)
     task, state, batch = start(config)
     history = jax.tree.map(lambda *x: np.stack(x), task.dataset[1], task.dataset[2])
-    params = state["params"]["generator"]
-    codebook = state["collections"]["codebook"]
+    params = state.params["generator"]
+    codebook = state.collections["codebook"]
     key = jax.random.key(3)
-    joined = jax.jit(jax.value_and_grad(task._joined_independence))(
+    joined_loss = partial(steps.joined_independence_loss, config)
+    joined = jax.jit(jax.value_and_grad(joined_loss))(
         params["encoder"], params, codebook, history, key
     )
 
     def whole(encoder):
         audio = np.concatenate(history["audio"])
-        latents = task._apply({**params, "encoder": encoder}, audio, method="latents")
-        return task._independence(key, codebook, latents, history["file"].reshape(-1))
+        latents = steps.encode(config, {**params, "encoder": encoder}, audio)
+        return steps.independence_loss(config, codebook, latents, history["file"].reshape(-1), key)
 
     expected = jax.jit(jax.value_and_grad(whole))(params["encoder"])
     # A difference of kernel means of up to 1, each rounded in float32.
@@ -191,14 +200,14 @@ def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(co
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), joined[1], expected[1]
     )
 
-    state["step"] = jnp.int32(config.quantizer.warmup_steps + 1)
+    state = state.replace(step=jnp.int32(config.quantizer.warmup_steps + 1))
     plain, _ = jax.jit(task.programs["codec"])(state, batch, key)
-    both, metrics = jax.jit(task.programs["codec_joined"])(
+    both, metrics = jax.jit(task.programs["codec_independence"])(
         state, dict(current=batch, history=history), key
     )
     # The same codebook update as without the loss: the extra pass leaves no trace there.
-    assert not changed(plain["collections"]["codebook"], both["collections"]["codebook"])
-    assert changed(plain["params"]["generator"]["encoder"], both["params"]["generator"]["encoder"])
+    assert not changed(plain.collections["codebook"], both.collections["codebook"])
+    assert changed(plain.params["generator"]["encoder"], both.params["generator"]["encoder"])
     assert metrics["independence_gradient_ratio"] > 0
 
 
@@ -210,11 +219,11 @@ def test_every_kind_of_loss_reaches_the_encoder(config):
     ):
         config.loss.independence.update(kind=kind, streams=streams, delay=delay)
         task, state, batch = start(config)
-        params, codebook = state["params"]["generator"], state["collections"]["codebook"]
+        params, codebook = state.params["generator"], state.collections["codebook"]
 
         def loss(encoder):
-            z = task._apply({**params, "encoder": encoder}, batch["audio"], method="latents")
-            return task._independence(jax.random.key(0), codebook, z, batch["file"])
+            z = steps.encode(config, {**params, "encoder": encoder}, batch["audio"])
+            return steps.independence_loss(config, codebook, z, batch["file"], jax.random.key(0))
 
         gradient = jax.jit(jax.grad(loss))(params["encoder"])
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["conv_out"]))
@@ -227,28 +236,31 @@ def test_fine_tuning_starts_from_the_weights_and_ends_with_the_decoder(music, hu
     _, start = encodec.read(hub_folder)
     task = task_of(config, hub_folder)
     assert config.model.n_filters == 4 and config.quantizer.codebook_size == 32
-    assert [task.plan(step)[0] for step in range(3)] == ["discriminator", "codec", "codec"]
+    assert [task.plan(step)[0] for step in range(3)] == [
+        "discriminator",
+        *["codec_independence"] * 2,
+    ]
 
     state = loop.run(task, config, tmp_path, max_step=1)
-    generator, codebook = state["params"]["generator"], state["collections"]["codebook"]
-    assert not changed(start["params"], generator) and not changed(start["params"], state["ema"])
+    generator, codebook = state.params["generator"], state.collections["codebook"]
+    assert not changed(start["params"], generator) and not changed(start["params"], state.ema)
     assert not changed(start["codebook"]["embed"], codebook["embed"])
-    np.testing.assert_allclose(codebook["count"].sum(1), 32 * task._even_count, rtol=1e-5)
+    np.testing.assert_allclose(codebook["count"].sum(1), 32 * steps.even_count(config), rtol=1e-5)
     key = jax.random.fold_in(jax.random.key(0), loop.INIT)
-    fresh = jax.jit(task.init)(key, task.dataset[0])["params"]["discriminator"]
-    step = jax.tree.map(lambda a, b: np.abs(a - b).max(), fresh, state["params"]["discriminator"])
+    fresh = jax.jit(task.init)(key, task.dataset[0]).params["discriminator"]
+    step = jax.tree.map(lambda a, b: np.abs(a - b).max(), fresh, state.params["discriminator"])
     # Adam's first step is the learning rate.
     assert max(jax.tree.leaves(step)) == pytest.approx(3e-4, rel=1e-2)
 
     # Resumed: by the same command, which reads no weights.
     task = task_of(config, hub_folder)
-    task._pretrained = lambda: pytest.fail("read the weights again")
+    task.pretrained = lambda: pytest.fail("read the weights again")
     state = loop.run(task, config, tmp_path, max_step=3)
-    for params in (state["params"]["generator"], state["ema"]):
+    for params in (state.params["generator"], state.ema):
         assert not changed(start["params"]["decoder"], params["decoder"])
         encoder = [jax.tree.leaves(tree["encoder"]) for tree in (start["params"], params)]
         assert not any(np.array_equal(old, new) for old, new in zip(*encoder))
-    assert changed(start["codebook"]["embed"], state["collections"]["codebook"]["embed"])
+    assert changed(start["codebook"]["embed"], state.collections["codebook"]["embed"])
     assert config.origin.to_dict() == dict(name=hub_folder.name, license="")
 
 
@@ -258,14 +270,44 @@ def test_origin_is_inherited_by_a_run_from_a_run(music, hub_folder, tmp_path):
     (tmp_path / "config.json").write_text(config.to_json())
     other = shrink(shipped("encodec_small"), music)
     other.init_from = str(tmp_path)
-    train.build(other)
+    build.build(other)
     assert other.origin == config.origin
+
+
+class Started(CodecTask):
+    """Keeps the state that a run's first step starts from."""
+
+    def before_step(self, step, state, read):
+        state = super().before_step(step, state, read)
+        if step == self.config.quantizer.warmup_steps:
+            self.first = jax.device_get((state.params["generator"], state.collections["codebook"]))
+        return state
+
+
+def test_the_untrained_codec_is_what_its_run_started_from(config, tmp_path):
+    config.quantizer.warmup_steps = 0
+    config.model.init_std = 1.0  # the first weights depend on the first batch
+    task = Started(config).open()
+    loop.run(task, config, tmp_path, max_step=1)
+    codec = build.untrained(json.loads((tmp_path / "config.json").read_text()))
+    params, codebook = task.first
+    assert not changed(params, codec.variables["params"])
+    assert not changed(codebook, codec.variables["codebook"])
+
+
+def test_the_untrained_codec_of_a_fine_tuned_one_is_the_pretrained_one(music, hub_folder):
+    config = shrink(shipped("finetune_encodec_32khz_mmd"), music)
+    config.pretrained = str(hub_folder)
+    codec = build.untrained(json.loads(config.to_json()))
+    _, start = encodec.read(hub_folder)
+    assert not changed(start["params"], codec.variables["params"])
+    assert not changed(start["codebook"]["embed"], codec.code_vectors)
 
 
 def test_what_cannot_be_fine_tuned_is_named(music, hub_folder, tmp_path):
     config = shrink(shipped("finetune_encodec_32khz_mmd"), music)
     with pytest.raises(ValueError, match="^pretrained is empty: give --config.pretrained=PATH"):
-        train.pretrained_codec(config)
+        build.pretrained_codec(config)
     config.quantizer.warmup_steps = 1
     with pytest.raises(ValueError, match="^quantizer.warmup_steps must be 0 with pretrained"):
         task_of(config, hub_folder)
@@ -282,21 +324,22 @@ def test_dropped_codebooks_are_not_in_the_loss(config):
     config.quantizer.dropout = True
     config.loss.independence.update(bandwidths="median", delay=True, condition=1)
     task, state, batch = start(config)
-    codebook = state["collections"]["codebook"]
-    latents = task._apply(state["params"]["generator"], batch["audio"], method="latents")
+    codebook = state.collections["codebook"]
+    latents = steps.encode(config, state.params["generator"], batch["audio"])
     fewer = jax.tree.map(lambda x: x[:2], codebook)
     loss = jax.jit(
-        lambda codebook, active: task._independence(
-            jax.random.key(0), codebook, latents, batch["file"], active
+        lambda codebook, active: steps.independence_loss(
+            config, codebook, latents, batch["file"], jax.random.key(0), active
         )
     )
     assert loss(codebook, 1) == 0
     # The delay of three codebooks would crop one frame more than that of two.
     config.loss.independence.delay = False
-    task = CodecTask(config)
+    loss = jax.jit(partial(steps.independence_loss, config))
+    arguments = latents, batch["file"], jax.random.key(0)
     np.testing.assert_allclose(
-        jax.jit(task._independence)(jax.random.key(0), codebook, latents, batch["file"], 2),
-        jax.jit(task._independence)(jax.random.key(0), fewer, latents, batch["file"]),
+        loss(codebook, *arguments, 2),
+        loss(fewer, *arguments),
         rtol=1e-5,
         atol=1e-6,  # a difference of kernel means of up to 1, each rounded in float32
     )
@@ -307,7 +350,7 @@ def test_plan_joins_every_so_many_steps_after_the_warm_up(config):
     config.loss.independence.update(macro_batch=4, every=2)
     task = CodecTask(config)
     names = [task.plan(step) for step in range(8)]
-    assert names == [("autoencoder", 1)] * 3 + [("codec", 1), ("codec_joined", 4)] * 2 + [
+    assert names == [("autoencoder", 1)] * 3 + [("codec", 1), ("codec_independence", 4)] * 2 + [
         ("codec", 1)
     ]
 

@@ -122,7 +122,7 @@ def close(one, other, tolerance):
 def test_every_shipped_config_takes_its_steps(name, arguments, store, tmp_path):
     config = shrink(shipped(name, *arguments), store)
     state = loop.run(LMTask(config).open(), config, tmp_path)
-    assert int(state["step"]) == config.steps
+    assert int(state.step) == config.steps
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     (found,) = [line for line in lines if "eval/bits_per_frame" in line]
@@ -153,7 +153,7 @@ def test_parts_add_up_to_the_whole(config, pattern):
         assert (batch["codes"] < 0).any()  # rows do not weigh the same
         states.append(jax.jit(task.programs["lm"])(state, batch, jax.random.key(1)))
     (one, metrics), (four, metrics_four) = states
-    close(one["opt_state"], four["opt_state"], 1e-5)
+    close(one.opt_state, four.opt_state, 1e-5)
     for name in metrics:
         assert float(metrics[name]) == pytest.approx(float(metrics_four[name]), rel=1e-5)
 
@@ -166,8 +166,8 @@ def test_what_is_behind_the_end_does_not_count(config, pattern):
     state, _ = start(task)
     codes = np.random.default_rng(0).integers(0, 16, (1, 12, 3)).astype(np.int32)
     codes[:, 7:] = -1
-    nats = task._nats(state["params"], dict(codes=codes))
-    short = task._nats(state["params"], dict(codes=codes[:, :7]))
+    nats = task._nats(state.params, dict(codes=codes))
+    short = task._nats(state.params, dict(codes=codes[:, :7]))
     if pattern != "coarse_first":  # there the other codebooks see more steps before them
         np.testing.assert_allclose(nats, short, rtol=1e-5)
     assert np.all(nats > 0) and np.all(nats < 7 * 16)
@@ -179,7 +179,7 @@ def test_text_is_read_and_dropped(config, monkeypatch):
     state, batch = start(task)
     assert batch["text"].shape == (8, 4, DIM)
     assert np.array_equal(batch["text_mask"].any(1), batch["record"] == 0)  # 1 has no caption
-    params = state["params"]
+    params = state.params
     nats = task._nats(params, batch)
     other = task._nats(params, batch | dict(text=batch["text"][:, ::-1]))
     assert not np.allclose(nats, other, rtol=1e-4)
@@ -189,7 +189,7 @@ def test_text_is_read_and_dropped(config, monkeypatch):
         step(state, dict(batch, text=text), jax.random.key(1))[0]
         for text in (batch["text"], 2 * batch["text"])
     ]
-    for a, b in zip(*(jax.tree.leaves(x["params"]) for x in after), strict=True):
+    for a, b in zip(*(jax.tree.leaves(x.params) for x in after), strict=True):
         assert np.array_equal(a, b)
 
 
@@ -225,7 +225,7 @@ def test_every_mesh_of_eight_devices_equals_one(config, head, text, meshes, tmp_
     assert len(found) == len(meshes)
     for path in found:
         with np.load(path) as arrays:
-            for number, leaf in enumerate(jax.tree.leaves(jax.device_get(state["opt_state"]))):
+            for number, leaf in enumerate(jax.tree.leaves(jax.device_get(state.opt_state))):
                 error = np.linalg.norm(arrays[f"arr_{number}"] - leaf)
                 assert error <= 1e-5 * np.linalg.norm(leaf), (path.stem, number)
 
@@ -285,14 +285,14 @@ def _child():
         batch = sharding.shard_batch(batch, mesh)
         state = jax.jit(task.init, out_shardings=shardings)(jax.random.key(0), batch)
         split = [
-            leaf for leaf in jax.tree.leaves(state["params"])
+            leaf for leaf in jax.tree.leaves(state.params)
             if leaf.addressable_shards[0].data.size < leaf.size
         ]  # fmt: skip
         assert split or fsdp * tensor == 1
         everywhere = sharding.replicated(mesh)
         step = jax.jit(task.programs["lm"], out_shardings=(shardings, everywhere))
         state, _ = step(state, batch, jax.random.key(1))
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state["opt_state"])]
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state.opt_state)]
         np.savez(folder / f"{fsdp}x{tensor}.npz", *leaves)
 
 

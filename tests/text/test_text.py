@@ -14,7 +14,7 @@ from indep_jax.hub import minilm as hub_minilm
 from indep_jax.hub import t5 as hub_t5
 from indep_jax.inference import load_text
 from indep_jax.support.errors import UserError
-from indep_jax.text import conditioner
+from indep_jax.text import conditioner, dropout
 from indep_jax.text.t5 import relative_buckets
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "text.npz"))
@@ -91,13 +91,13 @@ def test_long_texts_are_cut_and_keep_their_last_token(tmp_path):
 
 def test_dropout_takes_whole_texts_at_its_rate():
     states, mask = jnp.ones((4_000, 3, 2)), jnp.tile(jnp.array([True, True, False]), (4_000, 1))
-    states, mask = (np.asarray(x) for x in conditioner.drop(jax.random.key(0), states, mask, 0.3))
+    states, mask = (np.asarray(x) for x in dropout.drop(jax.random.key(0), states, mask, 0.3))
     gone = ~mask.any(1)
     assert (states[gone] == 0).all() and (states[~gone] == 1).all()
     assert (mask[~gone] == [True, True, False]).all()
     assert abs(gone.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 4_000)
     for probability, left in ((0.0, 4_000), (1.0, 0)):
-        _, mask = conditioner.drop(jax.random.key(1), jnp.ones((4_000, 3, 2)), mask | True,
+        _, mask = dropout.drop(jax.random.key(1), jnp.ones((4_000, 3, 2)), mask | True,
                                    probability)  # fmt: skip
         assert mask.any(1).sum() == left
 
