@@ -203,9 +203,9 @@ def _codecs(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:
     _show_training(page, paths, labels)
     path = page.write(folder)
     lines = [
-        f"{label}: SI-SNR {report.codec.median(found['si_snr_db'], 2)} dB, "
-        f"mel distance {found['mel_distance_relative']:.2f} of the mean spectrum's"
-        for label, found in metrics.items()
+        f"{label}: SI-SNR {report.codec.median(each['si_snr_db'], 2)} dB, "
+        f"mel distance {each['mel_distance_relative']:.2f} of the mean spectrum's"
+        for label, each in metrics.items()
     ]
     return [*lines, f"report: {path}"]
 
@@ -252,7 +252,7 @@ def _language_models(paths: Sequence[str], labels: Sequence[str], options) -> li
     _show_training(page, paths, labels)
     path = page.write(folder)
     lines = [
-        f"{label}: {found['bits_per_frame']:.3f} bits per frame" for label, found in metrics.items()
+        f"{label}: {each['bits_per_frame']:.3f} bits per frame" for label, each in metrics.items()
     ]
     return [*lines, f"report: {path}"]
 

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from support.report_cases import RATE, ScalarCodec, check_page, write_music
 
-from indep_jax import evaluate, inference
+from indep_jax import evaluate, evaluation, inference
 from indep_jax.evaluation import frechet, musicnn
 
 
@@ -36,6 +36,8 @@ def test_evaluate_writes_the_page(tmp_path, monkeypatch, capsys):
         output=str(output),
     )
     monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**options))
+    peak = lambda x, y, rate: np.abs(y).max(-1)
+    monkeypatch.setitem(evaluation.codec.METRICS, "peak", peak)
     evaluate.main()
     page = check_page(output / "report.html")
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {output / 'report.html'}"
@@ -45,6 +47,8 @@ def test_evaluate_writes_the_page(tmp_path, monkeypatch, capsys):
     metrics = content["codecs"]["<i>run"]
     assert metrics["si_snr_db"]["items"] == 5
     assert len(metrics["perplexity"]) == 3
+    # One line in METRICS makes a metric known to metrics.json and the page.
+    assert "peak" in page.text and metrics["peak"]["items"] == 5
     assert 0 < metrics["mel_distance_relative"] < 1
     found = evaluate.evaluate_codec(ScalarCodec(), "again", f"folder:{folder}", "test", 5, 0.4)
     sets = [

@@ -107,7 +107,7 @@ def estimate(
     order = np.random.default_rng(seed).permutation(len(files))
     held = max(2, round(HELD_OUT * len(files)))
     held_out, training = order[:held], order[held:]
-    found = []
+    estimates = []
     # Of few files, shares may be the same files.
     for count in dict.fromkeys(max(1, round(share * len(training))) for share in shares):
         chosen = training[:count]
@@ -127,7 +127,7 @@ def estimate(
         lengths_F = np.array([len(files[f]) for f in held_out])
         alone, joined, factorised, joint = _per_frame(bits_FxH, lengths_F).T
         total, conditional = alone - joined, factorised - joint
-        found.append(
+        estimates.append(
             TotalCorrelation(
                 pattern=name,
                 training_frames=frames,
@@ -142,7 +142,7 @@ def estimate(
                 total_interval_bits=intervals.jackknife(total[0], total[1:]),
             )
         )
-    return tuple(found)
+    return tuple(estimates)
 
 
 def change(before: TotalCorrelation, after: TotalCorrelation) -> tuple[float, np.ndarray]:
@@ -263,8 +263,8 @@ def _fit(training, held_out, model: Predictor, batch: int, seed: int, bar) -> np
         for first in range(0, len(held.tiles), batch):
             tiles = held.tiles[first : first + batch]
             codes, weights = held.read(np.resize(tiles, batch))  # one shape, one compilation
-            found = np.asarray(measure(params, codes, weights), np.float64)[:, : len(tiles)]
-            np.add.at(bits_FxH, held.file_of_tile[first : first + batch], found.T / np.log(2))
+            nats_HxB = np.asarray(measure(params, codes, weights), np.float64)[:, : len(tiles)]
+            np.add.at(bits_FxH, held.file_of_tile[first : first + batch], nats_HxB.T / np.log(2))
         return bits_FxH
 
     frames = sum(map(len, held_out))

@@ -43,12 +43,12 @@ def embed(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     patches = np.stack(
         [frames[i : i + PATCH] for i in range(0, len(frames) - PATCH + 1, PATCH // 2)]
     )
-    found = []
+    embeddings = []
     for start in range(0, len(patches), _BATCH):
         batch = patches[start : start + _BATCH]
         filled = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0), (0, 0)))  # one shape, one program
-        found.append(np.asarray(_network(_weights(), filled))[: len(batch)])
-    return np.concatenate(found)
+        embeddings.append(np.asarray(_network(_weights(), filled))[: len(batch)])
+    return np.concatenate(embeddings)
 
 
 @functools.cache
