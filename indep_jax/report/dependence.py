@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from indep_jax.report.figures import COLOURS, INK, SCALE, STYLE
-from indep_jax.report.page import Report, with_interval
+from indep_jax.report.page import Report, rounded, with_interval
 
 LAGS = {0: "same frame", "delay": "delay pattern"}  # of the matrices and the table of means
 LINES = ("-", "--", ":", "-.")
@@ -222,7 +222,7 @@ def matrices(tokenizers: Sequence[Mapping]) -> Figure:
                     panel.text(
                         j,
                         i,
-                        f"{pair['bits']:.2f}\n±{(high - low) / 2:.2f}",
+                        f"{rounded(pair['bits'], 2):.2f}\n±{(high - low) / 2:.2f}",
                         ha="center",
                         va="center",
                         fontsize=9,
@@ -280,10 +280,11 @@ def training_sizes(tokenizers: Sequence[Mapping]) -> Figure:
         for column, (panel, pattern) in enumerate(zip(panels, patterns)):
             for number, tokenizer in enumerate(tokenizers):
                 estimates = tokenizer["total_correlation"][column]["estimates"]
+                sizes = [each["training_frames"] for each in estimates]
                 bits = np.array([each["conditional_bits"] for each in estimates])
                 intervals = np.array([each["conditional_interval_95_bits"] for each in estimates])
                 panel.errorbar(
-                    [each["training_frames"] for each in estimates],
+                    sizes,
                     bits,
                     np.abs(intervals.T - bits),
                     fmt="o" + LINES[number % len(LINES)],
@@ -293,6 +294,8 @@ def training_sizes(tokenizers: Sequence[Mapping]) -> Figure:
                     label=tokenizer["label"],
                 )
             panel.set_xscale("log")
+            panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            panel.minorticks_off()
             panel.set_title(pattern, loc="left", fontweight="bold")
             panel.set_xlabel("training frames")
         panels[0].set_ylabel("bits per frame")

@@ -58,23 +58,17 @@ class Report:
             + "</tr>"
             for first, *rest in rows
         )
-        name = html.escape(caption)
-        # Wide tables scroll in a box of their own, which the keyboard must reach.
-        self._parts.append(
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{name}"><table>'
-            f"<caption>{name}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-            "</table></div>"
+        table = (
+            f"<table><caption><span>{html.escape(caption)}</span></caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
+        self._parts.append(_scrolling(table, caption))
 
     def figure(self, name: str, figure: Figure, alt: str, caption: str = "") -> None:
         """Add a figure. name: of its file. alt: text alternative for screen readers."""
         note = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        # On narrow screens it scrolls, where shrinking would make its text unreadable.
-        self._parts.append(
-            '<figure><div class="scroll" role="region" tabindex="0" '
-            f'aria-label="{html.escape(caption or alt)}">{self._image(name, figure, alt)}</div>'
-            f"{note}</figure>"
-        )
+        image = _scrolling(self._image(name, figure, alt), caption or alt)
+        self._parts.append(f"<figure>{image}{note}</figure>")
 
     def listen(self, name: str, versions: Sequence[tuple[str, np.ndarray, int]]) -> None:
         """Add versions of one piece of music side by side, and their spectrograms.
@@ -87,16 +81,12 @@ class Report:
             f'src="data:audio/wav;base64,{_wav(wave, rate)}"></audio></div>'
             for label, wave, rate in versions
         )
-        labels = ", ".join(label.lower() for label, *_ in versions)
+        alt = f"Mel spectrograms of {name}: {', '.join(label.lower() for label, *_ in versions)}"
         number = 1 + sum(file.startswith("spectrogram_") for file in self._figures)
-        picture = self._image(
-            f"spectrogram_{number}",
-            figures.spectrograms(versions),
-            f"Mel spectrograms of {name}: {labels}",
-        )
+        image = self._image(f"spectrogram_{number}", figures.spectrograms(versions), alt)
         self._parts.append(
             f'<article><h3>{html.escape(name)}</h3><div class="players">{players}</div>'
-            f"{picture}</article>"
+            f"{_scrolling(image, alt)}</article>"
         )
 
     def write(self, folder: str | Path) -> Path:
@@ -125,8 +115,22 @@ class Report:
 
 def with_interval(value: float, interval: Sequence[float], digits: int = 3, sign: str = "") -> str:
     """Return a number and its interval as text."""
-    low, high = interval
-    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    value, low, high = (f"{rounded(x, digits):{sign}.{digits}f}" for x in (value, *interval))
+    return f"{value} [{low}, {high}]"
+
+
+def rounded(value: float, digits: int) -> float:
+    """Return a number rounded for display, where -0.00 would be odd."""
+    return round(value, digits) + 0.0
+
+
+def _scrolling(content: str, label: str) -> str:
+    """Wrap what is too wide for narrow screens in a box that scrolls, also by keyboard.
+
+    Shrinking would make text in figures unreadable.
+    """
+    name = html.escape(label)
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">{content}</div>'
 
 
 def _wav(wave: np.ndarray, rate: int) -> str:
@@ -160,14 +164,16 @@ p { max-width: 44rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums;
   min-width: min(100%, 30rem); }
 caption { text-align: left; color: var(--soft); font-size: 0.95rem; padding-bottom: 0.5rem; }
-th, td { padding: 0.4rem 0 0.4rem 1.5rem; text-align: right; white-space: nowrap; }
+caption span { display: block; position: sticky; left: 0;
+  max-width: min(44rem, calc(100vw - 2.5rem)); }
+th, td { padding: 0.4rem 0 0.4rem 1.25rem; text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; font-weight: 500; padding-left: 0; }
 thead th { color: var(--soft); font-weight: 500; font-size: 0.9rem;
   border-bottom: 1px solid var(--ink); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 figure { margin: 1.5rem 0; }
-figure .scroll { margin: 0; }
-figure .plot { min-width: 34rem; }
+figure .scroll, article .scroll { margin: 0; }
+.plot { min-width: 34rem; }
 figcaption { color: var(--soft); font-size: 0.95rem; max-width: 44rem; margin-top: 0.5rem; }
 .plot { display: block; max-width: 100%; height: auto; mix-blend-mode: multiply; }
 @media (prefers-color-scheme: dark) {

@@ -37,3 +37,8 @@ def test_players_hold_the_sound(tmp_path):
     np.testing.assert_allclose(decoded, wave[:, 0], atol=2**-15)
     data = base64.b64decode(loud["src"].removeprefix("data:audio/wav;base64,"))
     assert np.abs(soundfile.read(io.BytesIO(data))[0]).max() <= 1, "clipped, not wrapped"
+
+
+def test_numbers_that_round_to_zero_have_no_sign():
+    assert report.with_interval(-0.0004, (-0.002, 0.0004)) == "0.000 [-0.002, 0.000]"
+    assert report.with_interval(-0.0004, (-0.002, 0.0004), 2, "+") == "+0.00 [+0.00, +0.00]"
