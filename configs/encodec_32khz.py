@@ -75,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
                 balancer_decay=0.999,
                 reference_batch=8,  # items whose balanced gradients add up, PAPER's per-device batch
                 independence=dict(
-                    kind="none",  # none | permutation | dhsic | covariance
+                    kind="none",  # or one of KINDS in indep_jax/independence/loss.py
                     weight=1000.0,
                     # Above 0, in place of the weight: the norm of the term's gradient at the
                     # encoder's weights over that of all other terms.
@@ -83,7 +83,7 @@ def get_config() -> ml_collections.ConfigDict:
                     streams="codes",  # codes (straight-through) | inputs (of each quantizer)
                     delay=True,  # align the streams as the LM's delay pattern does
                     condition=0,  # past frames whose linear prediction is taken off the streams
-                    bandwidths="paper",  # paper | median | median_shared
+                    bandwidths="paper",  # paper | median
                     exclude_files=False,  # leave pairs of rows of one file out
                     published=False,  # permutation: the arithmetic of the published code
                     block=1024,  # rows per block of pairs

@@ -4,7 +4,7 @@
         --config.data.source=folder:PATH --workdir=DIR
 
 ICML 2024, Algorithm 1: weight 1000, six fixed bandwidths, streams of 32 training batches
-joined once every 32 steps. The statistics are the correct ones (see independence/mmd.py);
+joined once every 32 steps. The statistics are the correct ones (see independence/permutation.py);
 `--config.loss.independence.published=True` gives the published code's arithmetic.
 """
 

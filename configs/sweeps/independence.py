@@ -7,7 +7,8 @@ Points: none, KIND-SHARE, KIND-delay-SHARE (streams aligned as the delay pattern
 KIND-given-past-SHARE (streams less what the frame before predicts of them).
 """
 
-KINDS = ("covariance", "permutation", "dhsic")
+from indep_jax.independence import loss
+
 STREAMS = {
     "": {},
     "-delay": {"loss.independence.delay": True},
@@ -18,7 +19,7 @@ SHARES = (0.1, 0.3, 1.0)
 
 def get_points():
     points = {"none": {"loss.independence.kind": "none"}}
-    for kind in KINDS:
+    for kind in loss.KINDS:
         for name, streams in STREAMS.items():
             for share in SHARES:
                 points[f"{kind}{name}-{share:g}"] = {

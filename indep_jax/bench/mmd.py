@@ -16,10 +16,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from indep_jax import bench, independence
 from indep_jax.bench import cost, missing
-from indep_jax.independence import pair_sums
+from indep_jax.independence import bandwidths
+from indep_jax.independence.loss import KINDS
 
 ROWS, CODEBOOKS, DIM = 11_776, 4, 128
 SCALING_ROWS, SCALING_DEVICES = (1_024, 4_096, ROWS, 47_104), (1, 2, 4, 8)
+# Kind and bandwidths.
+TIMED = {
+    "dhsic, median": ("dhsic", "median"),
+    "dhsic, the paper's bandwidths": ("dhsic", "paper"),
+    "permutation, the paper's bandwidths": ("permutation", "paper"),
+}
 
 
 def rows(n: int = ROWS, codebooks: int = CODEBOOKS, dim: int = DIM) -> np.ndarray:
@@ -30,16 +37,18 @@ def rows(n: int = ROWS, codebooks: int = CODEBOOKS, dim: int = DIM) -> np.ndarra
 
 
 def losses(pairs=None, block: int = 512) -> dict[str, Callable]:
-    """Losses of rows [n, codebooks, dim], by name; `pairs` as for `independence.dhsic`."""
-    how = dict(pairs=pairs, block=block)
+    """Losses of rows [n, codebooks, dim], by name; `pairs` as for `independence.dhsic`.
+
+    Those that the documentation compares, and every other kind that there is.
+    """
+    common = dict(block=block, published=False)
+    known = {kind for kind, _ in TIMED.values()}
+    timed = TIMED | {kind: (kind, "median") for kind in KINDS if kind not in known}
     return {
-        "dhsic, median": functools.partial(independence.dhsic, **how),
-        "dhsic, the paper's bandwidths": functools.partial(
-            independence.dhsic, bandwidths="paper", **how
-        ),
-        "permutation, the paper's bandwidths": lambda x: independence.permutation_mmd(
-            jax.random.key(0), x, **how
-        ),
+        name: functools.partial(
+            KINDS[kind](common | dict(bandwidths=rule), pairs), jax.random.key(0)
+        )
+        for name, (kind, rule) in timed.items()
     }
 
 
@@ -93,7 +102,7 @@ def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Calla
     def total(u, v):
         """Of the kernels of all pairs of rows."""
         squares = (u**2).sum(1)[:, None] + (v**2).sum(1)[None, :] - 2 * u @ v.T
-        return sum(torch.exp(-0.5 * squares / a).sum() for a in pair_sums.PAPER_BANDWIDTHS)
+        return sum(torch.exp(-0.5 * squares / a).sum() for a in bandwidths.PAPER)
 
     def loss(x):
         x = (x - x.mean(0)) / torch.sqrt(x.var(0) + 1e-8)
@@ -102,7 +111,7 @@ def torch_mmd(x_NxKxD: np.ndarray, order_NxK: np.ndarray | None = None) -> Calla
         xx, yy, xy = (
             checkpoint(total, u, v, use_reentrant=False) for u, v in ((x, x), (y, y), (x, y))
         )
-        diagonal = n * len(pair_sums.PAPER_BANDWIDTHS)
+        diagonal = n * len(bandwidths.PAPER)
         return (xx + yy - 2 * diagonal) / (n * (n - 1)) - 2 * xy / n**2
 
     def run():

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 from indep_jax.signal.stft import at_least_float32
 from indep_jax.support.errors import UserError
 
+RIDGE = 0.1  # of `condition`, over the mean variance of what predicts
+
 
 def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
-    """Delay of each codebook, in frames, of a language model's code pattern.
+    """Return the delay of each codebook, in frames, of a language model's code pattern.
 
     "parallel" is no delay, "delay" is MusicGen's 0, 1, ..., codebooks - 1; a sequence gives the
-    delays themselves. UserError for other names, a wrong length or a negative delay.
+    delays themselves. Raises UserError for other names, a wrong length or a negative delay.
     """
     if pattern == "parallel":
         return (0,) * codebooks
@@ -32,13 +34,13 @@ def delays(pattern: str | Sequence[int], codebooks: int) -> tuple[int, ...]:
     return pattern
 
 
-def align(streams_BxTxKxD, pattern: str | Sequence[int]):
-    """Streams as a language model with these delays predicts them, in one step each.
+def align(streams_BxTxKxD: jax.Array, pattern: str | Sequence[int]) -> jax.Array:
+    """Return streams as a language model with these delays predicts them, in one step each.
 
     pattern: a name or the delays themselves, see `delays`. Output frame i holds stream k of frame
     i + max(delays) - delays[k], so that codebooks predicted at the same decoding step share a row:
     [batch, time - max(delays), codebooks, dim],
-    exactly the frames that every codebook has. UserError when none is left.
+    exactly the frames that every codebook has. Raises UserError when none is left.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
     _, time, codebooks, _ = streams_BxTxKxD.shape
@@ -52,8 +54,10 @@ def align(streams_BxTxKxD, pattern: str | Sequence[int]):
     )
 
 
-def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
-    """Streams minus their linear prediction from the `past` frames before, in at least float32.
+def condition(
+    streams_BxTxKxD: jax.Array, past: int = 1, active: jax.Array | int | None = None
+) -> jax.Array:
+    """Return streams minus their linear prediction from the `past` frames before.
 
     [batch, time - past, codebooks, dim]: what is new in each frame. A language model sees the past,
     so what it loses by predicting codebooks side by side is their dependence given the past; that
@@ -61,19 +65,16 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     emitted before its step.
 
     Ridge regression of every coordinate on all coordinates of all codebooks in the past frames,
-    and a constant, fitted on these streams; the penalty is `ridge` times the predictors' mean
+    and a constant, fitted on these streams; the penalty is RIDGE times the predictors' mean
     variance. Gradients flow through the fit. With fewer rows than past * codebooks * dim it is the
-    ridge that keeps the residuals from zero. `active`: how many leading codebooks there are, the
+    penalty that keeps the residuals from zero. At least float32. `active`: how many leading codebooks there are, the
     others are neither predictors nor left (see `dhsic`). Cost: O(rows (past codebooks dim)^2) and a
-    Cholesky factorisation. UserError unless 1 <= past < time and ridge > 0.
+    Cholesky factorisation. Raises UserError unless 1 <= past < time.
     """
     chex.assert_rank(streams_BxTxKxD, 4)
     _, time, codebooks, dim = streams_BxTxKxD.shape
-    if not 1 <= past < time or ridge <= 0:
-        raise UserError(
-            f"condition of {time} frames: expected 1 <= past < {time} and ridge > 0, "
-            f"not {past} and {ridge}"
-        )
+    if not 1 <= past < time:
+        raise UserError(f"condition of {time} frames: expected 1 <= past < {time}, not {past}")
     streams_BxTxKxD = active_alone(streams_BxTxKxD, active)
     x_BxTxW = at_least_float32(streams_BxTxKxD).reshape(-1, time, codebooks * dim)
     before = [x_BxTxW[:, past - lag : time - lag] for lag in range(1, past + 1)]
@@ -83,7 +84,7 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     gram_PxP = jnp.einsum("np,nq->pq", x_NxP, x_NxP, precision="highest")
     cross_PxW = jnp.einsum("np,nw->pw", x_NxP, y_NxW, precision="highest")
     predictors = past * dim * (codebooks if active is None else jnp.clip(active, 1, codebooks))
-    penalty = ridge * jnp.trace(gram_PxP) / predictors
+    penalty = RIDGE * jnp.trace(gram_PxP) / predictors
     penalty = jnp.where(penalty > 0, penalty, 1)  # constant streams have nothing to predict from
     gram_PxP = gram_PxP + penalty * jnp.eye(len(gram_PxP), dtype=gram_PxP.dtype)
     weights_PxW = jax.scipy.linalg.solve(gram_PxP, cross_PxW, assume_a="pos")
@@ -91,8 +92,10 @@ def condition(streams_BxTxKxD, past: int = 1, ridge: float = 0.1, active=None):
     return left_NxW.reshape(-1, time - past, codebooks, dim)
 
 
-def rows(streams, segments=None):
-    """Rows [n, codebooks, dim] of streams, and the segment id of every row (None without).
+def rows(
+    streams: jax.Array, segments: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Return rows [n, codebooks, dim] of streams, and the segment id of every row (None without).
 
     streams: [batch, time, codebooks, dim] with segments [batch], repeated over time, or
     [rows, codebooks, dim] with segments [rows]. Integers; rows of one id come from one file.
@@ -108,8 +111,8 @@ def rows(streams, segments=None):
     return streams, segments
 
 
-def standardize(rows_NxKxD, eps: float = 1e-8):
-    """Every coordinate with zero mean and unit variance over the rows, in at least float32.
+def standardize(rows_NxKxD: jax.Array, eps: float = 1e-8) -> jax.Array:
+    """Return every coordinate with zero mean and unit variance over the rows, in at least float32.
 
     Unbiased variance, eps inside the root (as published): a constant coordinate gives zeros and
     a finite gradient. Gradients flow through mean and variance.
@@ -123,8 +126,8 @@ def standardize(rows_NxKxD, eps: float = 1e-8):
     return x / jnp.sqrt(variance + eps)
 
 
-def active_alone(x, active):
-    """x [..., codebooks, dim] with every codebook from index `active` on at zero (None: as it is).
+def active_alone(x: jax.Array, active: jax.Array | int | None) -> jax.Array:
+    """Return x [..., codebooks, dim] with every codebook from index `active` on at zero (None: as it is).
 
     A constant depends on nothing, its kernels are 1 and it gets no gradient: statistics of all
     codebooks are then those of the leading ones.
@@ -134,6 +137,6 @@ def active_alone(x, active):
     return jnp.where(jnp.arange(x.shape[-2])[:, None] < active, x, 0)
 
 
-def of_several(value, active):
-    """A statistic's value, 0 without gradient where fewer than two codebooks are active."""
+def of_several(value: jax.Array, active: jax.Array | int | None) -> jax.Array:
+    """Return a statistic's value, 0 without gradient where fewer than two codebooks are active."""
     return value if active is None else jnp.where(active >= 2, value, 0)

@@ -12,14 +12,13 @@ import numpy as np
 from indep_jax import data
 from indep_jax.codec import quantizer
 from indep_jax.evaluation import reconstruction
+from indep_jax.independence import loss as independence
 from indep_jax.report.figures import spectrograms
 from indep_jax.support.errors import UserError
 from indep_jax.tasks import codec_steps as steps
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
 from indep_jax.training.state import State
-
-LOSSES = ("none", "permutation", "dhsic", "covariance")
 
 
 class CodecTask:
@@ -120,7 +119,7 @@ class CodecTask:
 
 def _check(config, pretrained: bool):
     """Raise UserError, one line that names the field, for what no run can have."""
-    loss, settings = config.loss.independence, config.quantizer
+    settings = config.quantizer
     if config.model.get("normalize") or config.model.get("chunk_seconds"):
         raise UserError("model.normalize, model.chunk_seconds: such a codec cannot be trained here")
     trainable = config.optimizer.get("trainable", "all")
@@ -138,19 +137,9 @@ def _check(config, pretrained: bool):
         )
     if len(config.optimizer.betas) != 2:
         raise UserError(f"optimizer.betas must be two numbers, not {tuple(config.optimizer.betas)}")
-    if loss.kind not in LOSSES:
-        raise UserError(f"loss.independence.kind must be one of {LOSSES}, not {loss.kind!r}")
-    if loss.streams not in ("codes", "inputs"):
-        raise UserError(
-            f"loss.independence.streams must be 'codes' or 'inputs', not {loss.streams!r}"
-        )
-    if loss.condition < 0 or loss.share < 0:
-        field = "condition" if loss.condition < 0 else "share"
-        raise UserError(f"loss.independence.{field} must be at least 0, not {loss[field]}")
+    independence.check(config.loss.independence)
     if settings.kmeans_batches < 1:
         raise UserError("quantizer.kmeans_batches must be at least 1")
-    if loss.every < 1 or loss.macro_batch < 1:
-        raise UserError("loss.independence.every and .macro_batch must be at least 1")
     if config.optimizer.schedule not in ("constant", "cosine"):
         raise UserError(
             f"optimizer.schedule must be 'constant' or 'cosine', not {config.optimizer.schedule!r}"

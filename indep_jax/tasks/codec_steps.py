@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from indep_jax import independence
 from indep_jax.codec import balancer, discriminator, model, quantizer
+from indep_jax.independence import loss as independence
+from indep_jax.independence import ring
 from indep_jax.signal import losses
 from indep_jax.training import sharding
 from indep_jax.training.state import State
@@ -296,35 +297,15 @@ def independence_loss(
 
     `active`: how many leading codebooks take part, default all.
     """
-    loss = config["loss"]["independence"]
-    streams = independence_streams(config, codebook, latents_BxTxD, active)
-    segments = files_B if loss["exclude_files"] else None
-    if loss["kind"] == "covariance":
-        return independence.covariance(streams, segments=segments, active=active)
     # Rows of a batch that is split over devices meet where they are.
     pairs = None
     if jax.device_count() > 1:
-        pairs = independence.ring(sharding.make_mesh(config.get("mesh")), sharding.ROWS)
-    shared = dict(block=loss["block"], active=active, pairs=pairs)
-    if loss["kind"] == "permutation" and loss["published"]:
-        return independence.permutation_mmd(
-            key, streams, published=True, batch=streams.shape[0], **shared
-        )
-    shared |= dict(bandwidths=loss["bandwidths"], segments=segments)
-    if loss["kind"] == "dhsic":
-        return independence.dhsic(streams, **shared)
-    return independence.permutation_mmd(key, streams, **shared)
-
-
-def independence_streams(config: Config, codebook: dict, latents_BxTxD: jax.Array, active=None):
-    """The codebooks' streams [batch, frames, codebooks, dim] that are to be independent."""
-    loss = config["loss"]["independence"]
+        pairs = ring(sharding.make_mesh(config.get("mesh")), sharding.ROWS)
+    settings = config["loss"]["independence"]
+    loss = independence.from_config(settings, pairs)
     q = quantizer.quantize(codebook, latents_BxTxD)
-    streams = q.vectors if loss["streams"] == "codes" else q.inputs
-    streams = independence.align(streams, "delay" if loss["delay"] else "parallel")
-    if loss["condition"]:
-        streams = independence.condition(streams, loss["condition"], active=active)
-    return streams
+    streams = q.vectors if settings["streams"] == "codes" else q.inputs
+    return loss(key, streams, files_B, active)
 
 
 def joined_independence_loss(
@@ -480,7 +461,7 @@ def plan(config: Config, step: int) -> tuple[str, int]:
         return "autoencoder", 1
     if step < begin:
         return "discriminator", 1
-    due = loss["kind"] != "none" and (step - begin + 1) % loss["every"] == 0
+    due = loss["kind"] != independence.NONE and (step - begin + 1) % loss["every"] == 0
     if due and step + 1 >= loss["macro_batch"]:
         return "codec_independence", loss["macro_batch"]
     return "codec", 1

@@ -29,6 +29,7 @@ from scipy import stats
 from indep_jax import dependence, evaluate, inference
 from indep_jax.data import sources
 from indep_jax.dependence import intervals, total_correlation
+from indep_jax.independence import loss
 from indep_jax.inference.encode_files import codes_by_origin
 from indep_jax.report import with_interval
 from indep_jax.support.files import replace_file
@@ -39,7 +40,7 @@ SPLITS = ("test", "valid")
 FILE_SECONDS = 60  # of each file, for the mutual information
 FIRST_SECONDS = 30  # for the total correlation
 MARKERS = "osD^vPX*<>"
-COLOURS = dict(none="k", dhsic="C0", permutation="C1", covariance="C2")
+COLOURS = {loss.NONE: "k"} | {kind: f"C{i}" for i, kind in enumerate(reversed(loss.KINDS))}
 
 
 def beginnings(source: sources.AudioSource, seconds: float) -> sources.AudioSource:

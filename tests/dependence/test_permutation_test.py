@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from support.independence_cases import dhsic
 
 from indep_jax.dependence import markov, permutation_test
+from indep_jax.independence import hsic
 
 
 def test_the_statistic_is_dhsic(x64):
@@ -18,9 +18,7 @@ def test_the_statistic_is_dhsic(x64):
     files = np.repeat(np.arange(6), 5)
     apart = files[:, None] != files[None, :]
     squares = np.sum((x[:, None] - x[None]) ** 2, axis=-1)[apart]
-    expected = dhsic(
-        x, bandwidths=np.median(squares, axis=0)[None], standardize=False, segments=files
-    )
+    expected = hsic.statistic(x, np.median(squares, axis=0)[None], files)
     assert found.rows == 30 and found.files == 6
     assert found.dhsic == pytest.approx(float(expected), rel=1e-9)
 

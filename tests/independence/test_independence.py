@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sys
 from pathlib import Path
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from support.independence_cases import (
     BANDWIDTHS,
+    SEGMENTS,
     compiled,
     covariance,
     dependent_rows,
@@ -21,7 +21,7 @@ from support.independence_cases import (
 )
 
 from indep_jax import independence
-from indep_jax.independence import mmd, pair_sums
+from indep_jax.independence import bandwidths, cross_covariance, hsic, permutation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -79,150 +79,47 @@ def brute_covariance(x, ids):
     return np.mean(products) / dim**2
 
 
-SEGMENTS = np.array([0, 0, 0, 5, 5, 1, 1, 1, 1, 2, 7, 7, 7, 0, 3, 3, 3, 3, 3, 4, 4, 6, 6, 2])
-
-
 @pytest.mark.parametrize("block", [7, 8, 64])
 def test_dhsic_is_the_enumerated_statistic(x64, block):
     x = dependent_rows()
-    off = {"standardize": False, "bandwidths": BANDWIDTHS, "block": block}
     different = lambda i, j: i != j
     apart = lambda i, j: SEGMENTS[i] != SEGMENTS[j]
     always = lambda i, j: True
-    np.testing.assert_allclose(dhsic(x, **off), brute_dhsic(x, BANDWIDTHS, different), rtol=1e-10)
+    how = dict(bandwidths=BANDWIDTHS, block=block)
+    rows = standardized(x)
+    for segments, partner in ((None, different), (SEGMENTS, apart)):
+        expected = brute_dhsic(rows, BANDWIDTHS, partner)
+        np.testing.assert_allclose(dhsic(x, segments=segments, **how), expected, rtol=1e-10)
+    paper = [[a] * 3 for a in bandwidths.PAPER]
     np.testing.assert_allclose(
-        dhsic(x, segments=SEGMENTS, **off),
-        brute_dhsic(x, BANDWIDTHS, apart),
-        rtol=1e-10,
+        dhsic(x, bandwidths="paper", block=block), brute_dhsic(rows, paper, different), rtol=1e-10
     )
-    np.testing.assert_allclose(
-        dhsic(x, diagonal=True, **off), brute_dhsic(x, BANDWIDTHS, always), rtol=1e-10
-    )
-    np.testing.assert_allclose(
-        dhsic(x, bandwidths="paper", block=block),
-        brute_dhsic(standardized(x), [[a] * 3 for a in pair_sums.PAPER_BANDWIDTHS], different),
-        rtol=1e-10,
-    )
+    whole = compiled(lambda x: hsic.statistic(x, jnp.asarray(BANDWIDTHS), None, block=block))
+    np.testing.assert_allclose(whole(x), brute_dhsic(x, BANDWIDTHS, always), rtol=1e-10)
 
 
 @pytest.mark.parametrize("block", [7, 8, 64])
 def test_permutation_mmd_is_the_enumerated_statistic(x64, block):
     x, key = dependent_rows(), jax.random.key(3)
-    order = np.asarray(mmd.permutations(key, 24, 3))
+    order = np.asarray(permutation.permutations(key, 24, 3))
     assert (np.sort(order, axis=0) == np.arange(24)[:, None]).all()
     assert (order[:, 0] != order[:, 1]).any() and (order[:, 1] != order[:, 2]).any()
     for segments in (None, SEGMENTS):
-        value = permutation_mmd(
-            key, x, bandwidths=BANDWIDTHS, standardize=False, segments=segments, block=block
-        )
+        value = permutation_mmd(key, x, bandwidths=BANDWIDTHS, segments=segments, block=block)
         ids = np.arange(24) if segments is None else segments
-        np.testing.assert_allclose(value, brute_mmd(x, order, BANDWIDTHS, ids), rtol=1e-10)
+        np.testing.assert_allclose(
+            value, brute_mmd(standardized(x), order, BANDWIDTHS, ids), rtol=1e-10
+        )
 
 
 def test_covariance_is_the_enumerated_statistic(x64, monkeypatch):
     x = dependent_rows()
-    off = covariance(x, standardize=False)
-    np.testing.assert_allclose(off, brute_covariance(x, np.arange(24)), rtol=1e-10)
+    expected = brute_covariance(standardized(x), np.arange(24))
+    np.testing.assert_allclose(covariance(x), expected, rtol=1e-10)
     for block in (5, 24):
-        monkeypatch.setattr(sys.modules["indep_jax.independence.covariance"], "BLOCK", block)
+        monkeypatch.setattr(cross_covariance, "BLOCK", block)
         value = compiled(independence.covariance)(x, segments=SEGMENTS)
         np.testing.assert_allclose(value, brute_covariance(standardized(x), SEGMENTS), rtol=1e-10)
-
-
-def test_v_statistics_are_the_plain_formulas(x64):
-    x, key = dependent_rows(), jax.random.key(3)
-    order = np.asarray(mmd.permutations(key, 24, 3))
-    u = standardized(x).reshape(24, -1)
-    v = np.stack([standardized(x)[order[:, c], c] for c in range(3)], axis=1).reshape(24, -1)
-    squares = lambda p, q: np.sum((p[:, None] - q[None]) ** 2, axis=-1)
-    expected = sum(
-        np.mean(np.exp(-squares(u, u) / (2 * a)))
-        + np.mean(np.exp(-squares(v, v) / (2 * a)))
-        - 2 * np.mean(np.exp(-squares(u, v) / (2 * a)))
-        for a in pair_sums.PAPER_BANDWIDTHS
-    )
-    found = permutation_mmd(key, x, diagonal=True, block=7)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
-    correlations = np.corrcoef(standardized(x).reshape(24, -1), rowvar=False) * (23 / 24)
-    pairs = [correlations[2 * c : 2 * c + 2, 2 * e : 2 * e + 2] for c in range(3) for e in range(c)]
-    expected = np.mean(np.square(pairs))
-    np.testing.assert_allclose(covariance(x, diagonal=True), expected, rtol=1e-6)
-
-
-LOSSES = {
-    "dhsic": lambda x, **kw: independence.dhsic(x, **kw),
-    "dhsic_segments": lambda x, **kw: independence.dhsic(x, segments=SEGMENTS, **kw),
-    "dhsic_v": lambda x, **kw: independence.dhsic(x, diagonal=True, bandwidths="paper", **kw),
-    "mmd": lambda x, **kw: independence.permutation_mmd(jax.random.key(1), x, **kw),
-    "mmd_v": lambda x, **kw: independence.permutation_mmd(
-        jax.random.key(1), x, diagonal=True, **kw
-    ),
-    "mmd_segments": lambda x, **kw: independence.permutation_mmd(
-        jax.random.key(1), x, segments=SEGMENTS, **kw
-    ),
-    "mmd_published": lambda x, **kw: independence.permutation_mmd(
-        jax.random.key(1), x, published=True, batch=6, **kw
-    ),
-    "covariance": lambda x: independence.covariance(x),
-    "covariance_segments": lambda x: independence.covariance(x, segments=SEGMENTS),
-}
-
-
-@pytest.mark.default_flags
-@pytest.mark.parametrize("name", LOSSES)
-def test_gradient_equals_finite_differences(x64, name):
-    # Fixed bandwidths: the median ones are constants to the gradient but not to a difference.
-    fixed = {} if name.startswith("covariance") else {"bandwidths": BANDWIDTHS, "block": 8}
-    if name in ("dhsic_v", "mmd_v"):
-        fixed = {"block": 8}  # the paper's
-    x = dependent_rows()
-    graded = compiled(jax.value_and_grad(lambda x: LOSSES[name](x, **fixed)))
-    gradient = graded(x)[1]
-    rng = np.random.default_rng(5)
-    for _ in range(6):
-        direction = rng.normal(size=x.shape)
-        step = 1e-5 * direction
-        numeric = (graded(x + step)[0] - graded(x - step)[0]) / 2e-5
-        np.testing.assert_allclose(np.vdot(gradient, direction), numeric, rtol=2e-6, atol=1e-9)
-    assert (np.abs(gradient).max(axis=(0, 2)) > 1e-6).all()  # every codebook
-
-
-@pytest.mark.parametrize("name", ["dhsic_segments", "dhsic_v", "mmd_segments", "mmd_published"])
-def test_blocks_do_not_change_value_or_gradient(x64, name):
-    x = dependent_rows()
-    dense = compiled(jax.value_and_grad(lambda x: LOSSES[name](x, block=1024)))(x)
-    tiled = compiled(jax.value_and_grad(lambda x: LOSSES[name](x, block=7)))(x)
-    np.testing.assert_allclose(tiled[0], dense[0], rtol=1e-11)
-    np.testing.assert_allclose(tiled[1], dense[1], rtol=1e-8, atol=1e-12)
-
-
-@pytest.mark.default_flags
-def test_float32_is_close_to_float64_and_bfloat16_is_promoted():
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(200, 3, 8)).astype(np.float32)
-    x[:, 1] += x[:, 0]
-    x = x + 10.0
-    losses = {
-        "dhsic": independence.dhsic,
-        "mmd": lambda x: independence.permutation_mmd(jax.random.key(0), x, bandwidths="median"),
-        "covariance": independence.covariance,
-    }
-    for name, loss in losses.items():
-        graded = compiled(jax.value_and_grad(loss))
-        value, gradient = graded(jnp.asarray(x))
-        assert value.dtype == gradient.dtype == jnp.float32
-        with jax.enable_x64(True):
-            exact, exact_gradient = map(np.asarray, graded(x.astype(np.float64)))
-            assert exact.dtype == jnp.float64
-        np.testing.assert_allclose(value, exact, rtol=1e-3, atol=2e-6, err_msg=name)
-        error = np.linalg.norm(gradient - exact_gradient) / np.linalg.norm(exact_gradient)
-        assert error < 1e-3, name
-        if name == "mmd":  # promoted by the same lines as dhsic
-            continue
-        low = jnp.asarray(x, jnp.bfloat16)
-        value, gradient = graded(low)
-        assert value.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
-        np.testing.assert_allclose(value, graded(low.astype(jnp.float32))[0], rtol=1e-3, atol=2e-6)
 
 
 # The published arithmetic.
@@ -230,7 +127,7 @@ def test_float32_is_close_to_float64_and_bfloat16_is_promoted():
 
 def test_published_equals_golden(x64, monkeypatch):
     golden = np.load(GOLDEN / "published_mmd.npz")
-    monkeypatch.setattr(mmd, "permutations", lambda key, n, codebooks: golden["order"])
+    monkeypatch.setattr(permutation, "permutations", lambda key, n, codebooks: golden["order"])
     loss = lambda x: independence.permutation_mmd(jax.random.key(0), x, published=True)
     value, gradient = compiled(jax.value_and_grad(loss))(golden["streams"])
     np.testing.assert_allclose(value, golden["value"], rtol=1e-10)
@@ -239,7 +136,7 @@ def test_published_equals_golden(x64, monkeypatch):
 
 def test_published_equals_plain_numpy(x64):
     x, key, clips = dependent_rows(4, n=24), jax.random.key(9), 6
-    order = np.asarray(mmd.permutations(key, 24, 3))
+    order = np.asarray(permutation.permutations(key, 24, 3))
     rows = standardized(x)
     u = rows.reshape(24, -1)
     v = np.stack([rows[order[:, c], c] for c in range(3)], axis=1).reshape(24, -1)

@@ -7,36 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indep_jax.independence import pair_sums
+from indep_jax.independence import bandwidths, pair_sums
 
 
 def test_median_bandwidths():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 2, 3)) * np.array([1.0, 10.0])[:, None]
-    a = pair_sums.bandwidths("median", jnp.asarray(x))
+    a = bandwidths.choose("median", jnp.asarray(x))
     squares = np.sum((x[:, None] - x[None]) ** 2, axis=-1)[np.triu_indices(100, 1)]
     expected = np.array([[0.5], [1], [2]]) * np.median(squares, axis=0)
     np.testing.assert_allclose(a, expected, rtol=1e-3)
     files = np.arange(100) // 50
     x[50:] += 100.0  # pairs of different files are far apart, pairs of one file near
     across = np.sum((x[:50, None] - x[None, 50:]) ** 2, axis=-1).reshape(-1, 2)
-    a = pair_sums.bandwidths("median", jnp.asarray(x), jnp.asarray(files))
+    a = bandwidths.choose("median", jnp.asarray(x), jnp.asarray(files))
     np.testing.assert_allclose(a[1], np.median(across, axis=0), rtol=1e-3)
-    assert (pair_sums.bandwidths("median", jnp.asarray(x), jnp.zeros(100, int)) > 0).all()
-    gradient = jax.grad(lambda x: jnp.sum(pair_sums.bandwidths("median", x)))(jnp.asarray(x))
+    assert (bandwidths.choose("median", jnp.asarray(x), jnp.zeros(100, int)) > 0).all()
+    gradient = jax.grad(lambda x: jnp.sum(bandwidths.choose("median", x)))(jnp.asarray(x))
     assert not gradient.any()
 
 
-def test_shared_median_bandwidths_are_of_the_concatenated_vectors():
-    x = np.random.default_rng(0).normal(size=(100, 2, 3)) * np.array([1.0, 10.0])[:, None]
-    squares = np.sum((x[:, None] - x[None]) ** 2, axis=(-2, -1))[np.triu_indices(100, 1)]
-    expected = np.outer([0.5, 1, 2], np.full(2, np.median(squares)))
-    found = pair_sums.bandwidths("median_shared", jnp.asarray(x))
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
-
-
 def sums(rule, x, **options):
-    a = pair_sums.bandwidths(rule, x)
+    a = bandwidths.choose(rule, x)
     return pair_sums.pair_sums(x, None, a, None, None, block=8, **options)[0]
 
 
@@ -54,14 +46,14 @@ def test_few_exponentials(rule, marginals):
         # Once in the forward pass, once in the backward pass.
         return str(jax.make_jaxpr(jax.grad(loss))(x)).count("= exp") / 2
 
-    assert (exps(pair_sums.ladder(rule)), exps(None)) == RULES[rule]
+    assert (exps(bandwidths.ladder(rule)), exps(None)) == RULES[rule]
 
 
 @pytest.mark.parametrize("rule", ["paper", "median"])
 def test_rounding_of_the_ladder(rule):
     # Per codebook and in float32, the worst case: the power multiplies the rounding of the exp.
-    ladder = pair_sums.ladder(rule)
-    factors = pair_sums.PAPER_BANDWIDTHS if rule == "paper" else pair_sums.MEDIAN_FACTORS
+    ladder = bandwidths.ladder(rule)
+    factors = bandwidths.PAPER if rule == "paper" else bandwidths.MEDIAN_FACTORS
     rates = 1 / (2 * np.array(factors))[:, None]
     d = np.concatenate([np.linspace(0, 1, 1001), np.linspace(1, 400, 4001)])[None, None]
     plan = pair_sums.Plan(True, 1, ladder, pair_sums.LOCAL)
@@ -81,7 +73,7 @@ def test_the_ladder_changes_no_sum_in_float64(x64, rule):
             jax.value_and_grad(lambda x: jnp.sum(jnp.square(function(x))))(x)
             for function in (
                 functools.partial(sums, rule, marginals=marginals, ladder=ladder)
-                for ladder in (None, pair_sums.ladder(rule))
+                for ladder in (None, bandwidths.ladder(rule))
             )
         )
         np.testing.assert_allclose(climbed[0], direct[0], rtol=1e-12)

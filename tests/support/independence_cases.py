@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from indep_jax import independence
+from indep_jax.configs import encodec_32khz
 
 
 def compiled(function):
@@ -32,6 +33,13 @@ covariance = jitted(independence.covariance)
 dhsic = jitted(independence.dhsic)
 permutation_mmd = jitted(independence.permutation_mmd)
 BANDWIDTHS = np.array([[0.7, 1.5, 4.0], [3.0, 2.0, 9.0]])  # [components, codebooks]
+# Source files of the 24 of `dependent_rows`.
+SEGMENTS = np.array([0, 0, 0, 5, 5, 1, 1, 1, 1, 2, 7, 7, 7, 0, 3, 3, 3, 3, 3, 4, 4, 6, 6, 2])
+
+
+def section(**changes):
+    """A config's section loss.independence, complete."""
+    return encodec_32khz.get_config().loss.independence.to_dict() | changes
 
 
 def dependent_rows(seed=0, n=24, codebooks=3, dim=2):

@@ -1,28 +1,43 @@
 """Squared cross-covariance of codebooks: the cheap baseline, blind to nonlinear dependence."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from indep_jax.independence import pair_sums
 from indep_jax.independence import streams as streams_
-from indep_jax.signal.stft import at_least_float32
 from indep_jax.support.errors import UserError
 
 BLOCK = 256
 
 
-def covariance(
-    streams, *, standardize: bool = True, segments=None, diagonal: bool = False, active=None
-):
-    """Mean over codebook pairs of the squared cross-covariance per coordinate pair; a scalar.
+def from_config(config: Mapping[str, Any], pairs: pair_sums.Pairs | None = None) -> Callable:
+    """Return `covariance`, which has no settings, as independence/loss.py asks."""
+    del config, pairs
 
-    Estimates mean_{p < q} ||Cov(x_p, x_q)||_F^2 / dim^2. With `standardize` this is the mean
-    squared correlation between a coordinate of one codebook and one of another: 0 to 1.
+    def loss(key, streams, segments=None, active=None):
+        del key
+        return covariance(streams, segments=segments, active=active)
+
+    return loss
+
+
+def covariance(
+    streams: jax.Array,
+    *,
+    segments: jax.Array | None = None,
+    active: jax.Array | int | None = None,
+) -> jax.Array:
+    """Return the mean squared correlation of a coordinate of one codebook and one of another.
+
+    A scalar, 0 to 1: an estimate of mean_{p < q} ||Cov(x_p, x_q)||_F^2 / dim^2 over the pairs of
+    codebooks, each coordinate with zero mean and unit variance over the rows.
 
     streams: [batch, time, codebooks, dim] or [rows, codebooks, dim], at least two codebooks.
     segments: source file of each batch item (or row), integers; products of two rows of one file
         are left out.
-    diagonal: True keeps the products of a row with itself: the plain squared norm, at least 0,
-        biased up by O(1/n).
     active: how many leading codebooks take part, as for `dhsic`.
 
     Written as a mean over pairs of different rows (different files) of prod <x_i, x_j>, which
@@ -31,28 +46,18 @@ def covariance(
     Variance: O(1/(dim n)^2) at independence, O(1/n) elsewhere; values may be below 0.
     Cost: O(n codebooks^2 dim^2) time and O(n) memory; with segments O(n^2 codebooks dim) time and
     O(n) memory. 0 if no pair of rows is left. Without segments sharded rows need no ring: sums over
-    rows are all the communication. UserError for `diagonal` with `segments`.
+    rows are all the communication.
     """
-    if diagonal and segments is not None:
-        raise UserError("covariance: the V-statistic (diagonal) cannot leave out pairs of segments")
     x_NxKxD, segments = streams_.rows(streams, segments)
-    x_NxKxD = streams_.active_alone(x_NxKxD, active)
-    if standardize:
-        x_NxKxD = streams_.standardize(x_NxKxD)
-    else:
-        x_NxKxD = at_least_float32(x_NxKxD)
-        x_NxKxD = x_NxKxD - jnp.mean(x_NxKxD, axis=0)
+    x_NxKxD = streams_.standardize(streams_.active_alone(x_NxKxD, active))
     n, codebooks, dim = x_NxKxD.shape
     if codebooks < 2:
         raise UserError(f"covariance of {codebooks} codebook: expected at least 2")
     if segments is None:
         products = jnp.einsum("nkd,nle->kdle", x_NxKxD, x_NxKxD, precision="highest")
         squares_KxK = jnp.sum(jnp.square(products), axis=(1, 3))
-        total = jnp.sum(jnp.triu(squares_KxK, 1))
-        pairs = n * n
-        if not diagonal:
-            itself = _distinct(jnp.sum(jnp.square(x_NxKxD), axis=-1), axis=1)
-            total, pairs = total - jnp.sum(itself), max(n * (n - 1), 1)
+        itself = _distinct(jnp.sum(jnp.square(x_NxKxD), axis=-1), axis=1)
+        total, pairs = jnp.sum(jnp.triu(squares_KxK, 1)) - jnp.sum(itself), n * (n - 1)
     else:
         total, pairs = _across_segments(x_NxKxD, segments)
     if active is not None:
