@@ -3,7 +3,7 @@
 A new one is a file with a `from_config` and a line in KINDS.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -43,9 +43,8 @@ NONE = "none"  # the kind of a run without a loss
 def from_config(config: Mapping[str, Any], pairs: Pairs | None = None) -> Loss:
     """Return the loss that a config's section loss.independence describes.
 
-    It aligns the streams by the delay pattern and takes their prediction from the past off them,
-    as the section says, before the estimator sees them. Without `exclude_files` it ignores the
-    segments that it is given.
+    The estimator sees the streams as `prepare` leaves them, and no segments where the section says
+    exclude_files=False.
 
     config: the section, for the fields see configs/encodec_32khz.py; not of the kind NONE.
     pairs: how rows meet in pairs; default on one device, else `independence.ring`.
@@ -53,17 +52,31 @@ def from_config(config: Mapping[str, Any], pairs: Pairs | None = None) -> Loss:
     estimate = KINDS[config["kind"]](config, pairs)
 
     def loss(key, streams, segments=None, active=None):
-        streams = streams_.align(streams, "delay" if config["delay"] else "parallel")
-        if config["condition"]:
-            streams = streams_.condition(streams, config["condition"], active=active)
+        streams = prepare(config, streams, active)
         return estimate(key, streams, segments if config["exclude_files"] else None, active)
 
     return loss
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Raise UserError, one line that names the field, where a section loss.independence cannot be."""
-    choices = dict(kind=(NONE, *KINDS), streams=("codes", "inputs"))
+def prepare(
+    config: Mapping[str, Any], streams: jax.Array, active: jax.Array | int | None = None
+) -> jax.Array:
+    """Return streams aligned by the delay pattern, then without what the past predicts of them.
+
+    Both as a config's section loss.independence says.
+    """
+    streams = streams_.align(streams, "delay" if config["delay"] else "parallel")
+    if config["condition"]:
+        streams = streams_.condition(streams, config["condition"], active=active)
+    return streams
+
+
+def check(config: Mapping[str, Any], more: Iterable[str] = ()) -> None:
+    """Raise UserError, one line that names the field, where a section loss.independence cannot be.
+
+    more: kinds that there are beside those in KINDS.
+    """
+    choices = dict(kind=(NONE, *KINDS, *more), streams=("codes", "inputs"))
     for name, allowed in choices.items():
         if config[name] not in allowed:
             raise UserError(

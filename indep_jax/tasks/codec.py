@@ -16,6 +16,7 @@ from indep_jax.independence import loss as independence
 from indep_jax.report.figures import spectrograms
 from indep_jax.support.errors import UserError
 from indep_jax.tasks import codec_steps as steps
+from indep_jax.tasks import losses
 from indep_jax.training import sharding
 from indep_jax.training.loop import Evaluation
 from indep_jax.training.state import State
@@ -137,7 +138,7 @@ def _check(config, pretrained: bool):
         )
     if len(config.optimizer.betas) != 2:
         raise UserError(f"optimizer.betas must be two numbers, not {tuple(config.optimizer.betas)}")
-    independence.check(config.loss.independence)
+    independence.check(config.loss.independence, losses.KINDS)
     if settings.kmeans_batches < 1:
         raise UserError("quantizer.kmeans_batches must be at least 1")
     if config.optimizer.schedule not in ("constant", "cosine"):

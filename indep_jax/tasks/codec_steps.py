@@ -19,6 +19,7 @@ from indep_jax.codec import balancer, discriminator, model, quantizer
 from indep_jax.independence import loss as independence
 from indep_jax.independence import ring
 from indep_jax.signal import losses
+from indep_jax.tasks import losses as learned
 from indep_jax.training import sharding
 from indep_jax.training.state import State
 
@@ -66,13 +67,24 @@ def init(config: Config, key: jax.Array, batch: Batch) -> State:
         generator=variables["params"],
         discriminator=adversary(config).init(discriminator_key, batch["audio"])["params"],
     )
-    return State(
+    state = State(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params["generator"]),
         opt_state={name: optimizer(config, name).init(tree) for name, tree in params.items()},
         collections=dict(codebook=variables["codebook"], balancer=balancer.init(BALANCED)),
     )
+    settings = config["loss"]["independence"]
+    if settings["kind"] in learned.KINDS:
+        latents = encode(config, params["generator"], batch["audio"])
+        streams = independence_streams(config, variables["codebook"], latents)
+        # A key of its own: the other weights are those of a run without this network.
+        critic = learned.KINDS[settings["kind"]].init(
+            settings, jax.random.fold_in(key, 1), independence.prepare(settings, streams)
+        )
+        opt_state = optimizer(config, "critic").init(critic)
+        state = state.replace(critic=dict(params=critic, opt_state=opt_state))
+    return state
 
 
 def initial_codebook(config: Config, params: Any, audio: jax.Array, key: jax.Array) -> dict:
@@ -201,19 +213,14 @@ def _quantized_step(config, state, batch, key, history=None, term=False):
         perplexity=jnp.mean(quantizer.perplexity(quantized.codes, settings["codebook_size"])),
     )
 
-    if term and history is None:
-        value, stream_backward = jax.vjp(
-            lambda z: independence_loss(config, codebook, z, batch["file"], loss_key, active),
-            latents,
-        )
-        (more,) = encoder_backward(stream_backward(jnp.ones_like(value))[0])
-    elif term:
-        value, more = jax.value_and_grad(joined_independence_loss, argnums=1)(
-            config, params["encoder"], params, codebook, history, loss_key, active
-        )
     if term:
+        value, more, rows = _independence_gradient(
+            config, state, batch, history, latents, encoder_backward, loss_key, active
+        )
         encoder_gradient, ratio = _add_term(config, state.step, encoder_gradient, more)
         metrics |= dict(independence=value, independence_gradient_ratio=ratio)
+        if state.critic is not None:
+            state, metrics["critic"] = _update_critic(config, state, *rows, loss_key, active)
 
     state = _update_generator(
         config, state, dict(encoder=encoder_gradient, decoder=decoder_gradient)
@@ -285,6 +292,25 @@ def _balance(config, state, values: Metrics, gradients: Gradients):
     return new, joined, metrics
 
 
+def _independence_gradient(config, state, batch, history, latents, encoder_backward, key, active):
+    """(value, gradient of the encoder, (latents, files) of the rows) of the independence loss."""
+    codebook, params = state.collections["codebook"], state.params["generator"]
+    if history is None:
+        value, backward = jax.vjp(
+            lambda z: independence_loss(
+                config, codebook, z, batch["file"], key, active, state.critic
+            ),
+            latents,
+        )
+        (gradient,) = encoder_backward(backward(jnp.ones_like(value))[0])
+        return value, gradient, (latents, batch["file"])
+    joined = jax.value_and_grad(joined_independence_loss, argnums=1, has_aux=True)
+    (value, latents), gradient = joined(
+        config, params["encoder"], params, codebook, history, key, active, state.critic
+    )
+    return value, gradient, (latents, history["file"].reshape(-1))
+
+
 def independence_loss(
     config: Config,
     codebook: dict,
@@ -292,20 +318,44 @@ def independence_loss(
     files_B: jax.Array,
     key: jax.Array,
     active: jax.Array | int | None = None,
+    critic: Any = None,
 ) -> jax.Array:
     """The independence loss, unweighted, of latents of the given source files; a scalar.
 
-    `active`: how many leading codebooks take part, default all.
+    `active`: how many leading codebooks take part, default all. `critic`: the state's, which a loss
+    with a network of its own needs.
     """
+    settings = config["loss"]["independence"]
+    if settings["kind"] in learned.KINDS:
+        return _learned_losses(
+            config, critic["params"], codebook, latents_BxTxD, files_B, key, active
+        )[0]
     # Rows of a batch that is split over devices meet where they are.
     pairs = None
     if jax.device_count() > 1:
         pairs = ring(sharding.make_mesh(config.get("mesh")), sharding.ROWS)
-    settings = config["loss"]["independence"]
     loss = independence.from_config(settings, pairs)
+    return loss(key, independence_streams(config, codebook, latents_BxTxD), files_B, active)
+
+
+def independence_streams(config: Config, codebook: dict, latents_BxTxD: jax.Array) -> jax.Array:
+    """The codebooks' streams [batch, frames, codebooks, dim] that are to be independent."""
     q = quantizer.quantize(codebook, latents_BxTxD)
-    streams = q.vectors if settings["streams"] == "codes" else q.inputs
-    return loss(key, streams, files_B, active)
+    return q.vectors if config["loss"]["independence"]["streams"] == "codes" else q.inputs
+
+
+def _learned_losses(config, params, codebook, latents, files, key, active):
+    """Of a loss with a network of its own: (the codec's loss, the network's)."""
+    settings = config["loss"]["independence"]
+    streams = independence_streams(config, codebook, latents)
+    return learned.KINDS[settings["kind"]].apply(
+        settings,
+        params,
+        key,
+        independence.prepare(settings, streams, active),
+        files if settings["exclude_files"] else None,
+        active,
+    )
 
 
 def joined_independence_loss(
@@ -316,8 +366,10 @@ def joined_independence_loss(
     history: Batch,
     key: jax.Array,
     active: jax.Array | int | None = None,
-) -> jax.Array:
-    """The loss of the streams of several batches, history {audio [m, batch, ...], file}.
+    critic: Any = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of the streams of several batches, history {audio [m, batch, ...], file}; and their
+    latents [m * batch, frames, dim].
 
     Every batch is encoded anew in the backward pass; the codebooks are those of this step and are
     not updated.
@@ -333,7 +385,8 @@ def joined_independence_loss(
         unroll=jax.default_backend() == "cpu",
     )  # fmt: skip
     latents = latents.reshape(-1, *latents.shape[2:])
-    return independence_loss(config, codebook, latents, history["file"].reshape(-1), key, active)
+    files = history["file"].reshape(-1)
+    return independence_loss(config, codebook, latents, files, key, active, critic), latents
 
 
 def _add_term(config, step, gradient, term):
@@ -351,14 +404,17 @@ def _add_term(config, step, gradient, term):
 
 
 def optimizer(config: Config, name: str) -> optax.GradientTransformation:
-    """Adam for the params `name`, generator or discriminator."""
+    """Adam for the params `name`: generator, discriminator or critic.
+
+    The last two, which judge the first, learn at discriminator.rate_factor times its rate.
+    """
     settings = config["optimizer"]
     peak, warmup = settings["learning_rate"], settings["warmup_steps"]
     if settings["schedule"] == "cosine":
         rate = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config["steps"])
     else:
         rate = optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
-    if name == "discriminator":
+    if name != "generator":
         factor = config["discriminator"].get("rate_factor", 1.0)
         return optax.adam(lambda count: factor * rate(count), *settings["betas"])
     adam = optax.adam(rate, *settings["betas"])
@@ -400,6 +456,20 @@ def _update_discriminator(config, state: State, audio, decoded) -> tuple[State, 
 
     value, gradient = jax.value_and_grad(loss)(state.params["discriminator"])
     return _step_optimizer(config, state, "discriminator", gradient), value
+
+
+def _update_critic(config, state, latents, files, key, active):
+    """(state, loss) after a step of the independence loss's own network."""
+    critic, codebook = state.critic, state.collections["codebook"]
+    latents = jax.lax.stop_gradient(latents)
+
+    def loss(params):
+        return _learned_losses(config, params, codebook, latents, files, key, active)[1]
+
+    value, gradient = jax.value_and_grad(loss)(critic["params"])
+    updates, opt_state = optimizer(config, "critic").update(gradient, critic["opt_state"])
+    params = optax.apply_updates(critic["params"], updates)
+    return state.replace(critic=dict(params=params, opt_state=opt_state)), value
 
 
 def _advance(state: State, **collections) -> State:

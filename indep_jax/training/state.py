@@ -15,6 +15,7 @@ class State:
     ema: the moving average of the model's params, which is what is evaluated and exported.
     opt_state: of the optimizers.
     collections: what training changes by other means, by name: the codec's codebooks.
+    critic: of an independence loss with a network of its own {params, opt_state}, else None.
     """
 
     step: jax.Array
@@ -22,3 +23,4 @@ class State:
     ema: Any
     opt_state: Any
     collections: Any = flax.struct.field(default_factory=dict)
+    critic: Any = None

@@ -174,7 +174,7 @@ def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(co
     codebook = state.collections["codebook"]
     key = jax.random.key(3)
     joined_loss = partial(steps.joined_independence_loss, config)
-    joined = jax.jit(jax.value_and_grad(joined_loss))(
+    joined = jax.jit(jax.value_and_grad(joined_loss, has_aux=True))(
         params["encoder"], params, codebook, history, key
     )
 
@@ -185,7 +185,7 @@ def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(co
 
     expected = jax.jit(jax.value_and_grad(whole))(params["encoder"])
     # A difference of kernel means of up to 1, each rounded in float32.
-    np.testing.assert_allclose(joined[0], expected[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(joined[0][0], expected[0], rtol=1e-4, atol=1e-6)
     scale = max(np.abs(g).max() for g in jax.tree.leaves(expected[1]))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), joined[1], expected[1]
