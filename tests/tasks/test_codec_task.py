@@ -336,6 +336,22 @@ def test_dropped_codebooks_are_not_in_the_loss(config):
     )
 
 
+def test_a_step_computes_the_loss_only_where_it_is_due(config, monkeypatch):
+    config.quantizer.warmup_steps = 1
+    config.loss.independence.update(macro_batch=1, every=3)
+    task = CodecTask(config).open()
+    names = [task.plan(step) for step in range(1, 8)]
+    assert names == ([("codec", 1)] * 2 + [("codec_independence", 1)]) * 2 + [("codec", 1)]
+    calls = []
+    loss = steps.independence_loss
+    monkeypatch.setattr(steps, "independence_loss", lambda *a: calls.append(a) or loss(*a))
+    state = jax.eval_shape(task.init, jax.random.key(0), task.dataset[0])
+    for name, expected in (("codec", 0), ("codec_independence", 1)):
+        calls.clear()
+        jax.eval_shape(task.programs[name], state, task.dataset[0], jax.random.key(0))
+        assert len(calls) == expected
+
+
 def test_plan_joins_every_so_many_steps_after_the_warm_up(config):
     config.quantizer.warmup_steps = 3
     config.loss.independence.update(macro_batch=4, every=2)
