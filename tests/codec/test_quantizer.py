@@ -145,6 +145,16 @@ def test_initial_codebooks_shrink_the_residual_and_have_stationary_counts(latent
     )
 
 
+def test_restarted_codebooks_are_the_same_at_another_level(codebook):
+    codebook["count"] = codebook["count"].at[2].set(0.0)
+    new = quantizer.restart(codebook, even_count=5.0)
+    assert np.array_equal(new["embed"], codebook["embed"])
+    share = np.asarray(codebook["count"][:2]) / np.sum(codebook["count"][:2], 1, keepdims=True)
+    np.testing.assert_allclose(new["count"][:2], share * SIZE * 5, rtol=1e-5)
+    np.testing.assert_allclose(new["count"][2], 5)  # nobody counted: as if used evenly
+    np.testing.assert_allclose(new["average"], new["embed"] * new["count"][..., None], rtol=1e-6)
+
+
 def test_perplexity_of_even_use_is_the_size_and_of_one_code_is_one():
     codes = jnp.stack([jnp.arange(32) % SIZE, jnp.zeros(32, int)], axis=-1)
     np.testing.assert_allclose(quantizer.perplexity(codes, SIZE), [SIZE, 1], rtol=1e-5)

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from golden import encodec_cases
 
+from indep_jax.codec import quantizer
 from indep_jax.hub import encodec
 from indep_jax.independence import loss as losses
 from indep_jax.tasks import build
@@ -138,6 +139,25 @@ def test_a_step_changes_what_it_should_and_codebooks_only_when_quantizing(config
     assert not any(np.array_equal(old, new) for old, new in zip(*generator))
     assert changed(state.collections["codebook"], after.collections["codebook"])
     assert metrics["independence_gradient_ratio"] > 0
+
+
+def test_quantization_begins_with_codebooks_of_its_latents_and_without_old_averages(config):
+    config.quantizer.update(kmeans_batches=2, kmeans_iterations=50)
+    task, state, batch = start(config, quantized=False)
+    state, _ = jax.jit(task.programs["autoencoder"])(state, batch, jax.random.key(1))
+    assert state.collections["balancer"]["weight"] == 1
+    begun = task.before_step(1, state, task.dataset.__getitem__)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(begun.collections["balancer"]))
+    assert not changed(state.params, begun.params) and task.before_step(2, begun, None) is begun
+    audio = np.concatenate([task.dataset[i]["audio"] for i in (1, 2)])
+    latents = jax.jit(partial(steps.encode, config))(state.params["generator"], audio)
+    q = quantizer.quantize(begun.collections["codebook"], latents)
+    # Of these very latents they are the means, and their counts those of an average step.
+    for code in range(config.quantizer.codebook_size):
+        mine = np.asarray(latents)[np.asarray(q.codes[..., 0]) == code]
+        embed, count = (begun.collections["codebook"][name][0, code] for name in ("embed", "count"))
+        np.testing.assert_allclose(mine.mean(0), embed, rtol=1e-3, atol=1e-4)
+        assert float(count) == pytest.approx(len(mine) / 2, rel=1e-5)
 
 
 def test_weights_mean_the_same_at_any_batch_size(config, monkeypatch):
@@ -360,6 +380,9 @@ def test_plan_joins_every_so_many_steps_after_the_warm_up(config):
     assert names == [("autoencoder", 1)] * 3 + [("codec", 1), ("codec_independence", 4)] * 2 + [
         ("codec", 1)
     ]
+    config.quantizer.warmup_steps = 0
+    config.loss.independence.every = 1  # not before there are four batches
+    assert [steps.plan(config, step)[1] for step in range(5)] == [1, 1, 1, 4, 4]
 
 
 def test_interrupted_run_equals_the_undisturbed_one(config, tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from indep_jax.data import tokens
+from indep_jax.lm import model as lm
 from indep_jax.support.files import begin_output
 from indep_jax.tasks.lm import LMTask
 from indep_jax.training import loop, sharding
@@ -156,6 +157,44 @@ def test_parts_add_up_to_the_whole(config, pattern):
     close(one.opt_state, four.opt_state, 1e-5)
     for name in metrics:
         assert float(metrics[name]) == pytest.approx(float(metrics_four[name]), rel=1e-5)
+
+
+def test_a_step_is_adam_of_the_clipped_gradient(config):
+    """The mean over codebooks of the cross-entropy, each over its own codes; AdamW by hand."""
+    config.optimizer.update(accumulate=2, clip=0.1, ema_decay=0.8, weight_decay=0.3)
+    config.optimizer.warmup_steps = 1
+    task = LMTask(config).open()
+    state, batch = start(task)
+    step = jax.jit(task.programs["lm"])
+    state, _ = step(state, batch, jax.random.key(1))  # the rate of the first is 0
+    after, metrics = step(state, batch, jax.random.key(2))
+    counts = (batch["codes"] >= 0).sum((0, 1))
+
+    def loss(params):
+        nats = lm.nats(task.model, dict(params=params), batch["codes"])
+        return (nats / counts).sum() / 3
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
+    assert norm > 0.1 and float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-5)
+    b1, b2 = config.optimizer.betas
+    old, new = state.opt_state[1][0], after.opt_state[1][0]
+    expected = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g * 0.1 / norm, old.mu, gradient)
+    close(expected, new.mu, 1e-5)
+    expected = jax.tree.map(
+        lambda v, g: b2 * v + (1 - b2) * np.square(g * 0.1 / norm), old.nu, gradient
+    )
+    close(expected, new.nu, 1e-5)
+    rate = config.optimizer.learning_rate  # at the end of the warm-up
+    expected = jax.tree.map(
+        lambda p, m, v: (
+            p - rate * (m / (1 - b1**2) / (np.sqrt(v / (1 - b2**2)) + 1e-8) + 0.3 * p)
+        ),
+        state.params, new.mu, new.nu,
+    )  # fmt: skip
+    close(expected, after.params, 1e-6)
+    close(jax.tree.map(lambda a, p: 0.8 * a + 0.2 * p, state.ema, after.params), after.ema, 1e-6)
 
 
 @pytest.mark.parametrize("pattern", ["parallel", "delay", "coarse_first"])
