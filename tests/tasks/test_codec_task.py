@@ -216,8 +216,12 @@ def test_joined_loss_is_the_loss_of_the_joined_batch_and_spares_the_codebooks(co
     both, metrics = jax.jit(task.programs["codec_independence"])(
         state, dict(current=batch, history=history), key
     )
-    # The same codebook update as without the loss: the extra pass leaves no trace there.
-    assert not changed(plain.collections["codebook"], both.collections["codebook"])
+    # The same codebook update as without the loss, but for the rounding of another program: the
+    # extra pass leaves no trace there.
+    for name, expected in plain.collections["codebook"].items():
+        np.testing.assert_allclose(
+            both.collections["codebook"][name], expected, rtol=1e-5, atol=1e-5, err_msg=name
+        )
     assert changed(plain.params["generator"]["encoder"], both.params["generator"]["encoder"])
     assert metrics["independence_gradient_ratio"] > 0
 
