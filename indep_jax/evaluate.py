@@ -11,7 +11,8 @@ mean_frame_distance_log10 (the mel distance of the mean log-mel frame of the mus
 mean_frame_split, which is train where the source has that), mel_distance_relative (their ratio),
 frechet_distance between musicnn's embeddings, 3 s each, of the music and of the reconstructions
 (null for one embedding), perplexity by codebook, and the items themselves. --dependence also
-measures the codebooks on the whole files of the split, before and after training, and writes
+measures the codebooks on the whole files of the split, before and after training where the codec
+is a run whose music is there, and writes
 dependence.json (schema: indep_jax/measure.py).
 
 For language models metrics.json holds, by name: pattern, head, parameters, segments, frames,
@@ -24,6 +25,7 @@ through the codec.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,11 +36,12 @@ from absl import flags
 from indep_jax import measure
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import replace_file
+from indep_jax.support.files import model_name, replace_file
 
 if TYPE_CHECKING:
     from indep_jax import report
     from indep_jax.data import tokens
+    from indep_jax.inference import LoadedCodec
 
 TRAIN_ITEMS = 32  # training excerpts whose mean log-mel frame is the baseline
 LISTEN = 6  # pieces of generated music on the page
@@ -153,7 +156,7 @@ def main() -> None:
     if not (options.codec or options.lm):
         raise UserError("expected --codec, or --lm")
     paths = [options.lm or options.codec, *options.versus]
-    labels = [measure.codec_label(path) for path in paths]
+    labels = [model_name(path) for path in paths]
     if len(set(labels)) < len(labels):
         raise UserError(f"--versus: expected folders of different names, not {labels}")
     lines = (_language_models if options.lm else _codecs)(paths, labels, options)
@@ -168,9 +171,9 @@ def _codecs(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:
     from indep_jax import dependence, inference, report
 
     folder, where = Path(options.output), (options.source, options.split)
+    codecs = [inference.load_codec(path, bandwidth=options.bandwidth) for path in paths]
     results, rates = {}, {}
-    for path, label in zip(paths, labels):
-        codec = inference.load_codec(path, bandwidth=options.bandwidth)
+    for label, codec in zip(labels, codecs):
         results[label] = evaluate_codec(codec, label, *where, options.items, options.seconds)
         rates[label] = codec.sample_rate
     metrics = {label: result.metrics for label, result in results.items()}
@@ -192,11 +195,8 @@ def _codecs(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:
         {label: (result.reconstructions, rates[label]) for label, result in results.items()},
     )
     if options.dependence:
-        start = measure.trained_here(inference.load_codec(options.codec))
-        measured = []
-        for path in paths:
-            untrained = start and path == options.codec
-            measured += measure.measure_codec(path, *where, untrained, bandwidth=options.bandwidth)
+        tokenizers = [*_before_training(codecs[0], options), *codecs]
+        measured = [measure.measure_tokenizer(each, *where) for each in tokenizers]
         record = dict(source=options.source, split=options.split, **dependence.record(measured))
         replace_file(folder / "dependence.json", json.dumps(record, indent=1))
         report.dependence.show(page, record)
@@ -208,6 +208,17 @@ def _codecs(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:
         for label, each in metrics.items()
     ]
     return [*lines, f"report: {path}"]
+
+
+def _before_training(codec: LoadedCodec, options) -> list[LoadedCodec]:
+    """The codec of --codec as its run began; none, and why on stderr, where that cannot be made."""
+    if "data" not in codec.config:  # not trained here
+        return []
+    try:
+        return [measure.load_untrained(options.codec, options.bandwidth)]
+    except UserError as error:
+        print(f"{options.codec}: measured after training alone: {error}", file=sys.stderr)
+        return []
 
 
 def _language_models(paths: Sequence[str], labels: Sequence[str], options) -> list[str]:

@@ -2,11 +2,14 @@
 
     python -m indep_jax.measure --codec=DIR --source=folder:PATH --output=DIR
         [--versus=DIR2]... [--untrained] [--bandwidth=KBPS]
+    python -m indep_jax.measure --tokenizer=transformers:mimi:PATH --source=folder:PATH --output=DIR
     python -m indep_jax.measure --codes=FILE.npz --output=DIR [--versus=FILE2.npz]...
 
---codes works for any tokenizer: one integer array [frames, codebooks] for each source file. A
-single array (.npy) will do, with blocks of it in place of files, and a warning: intervals are too
-narrow.
+Files are encoded whole, as `indep_jax.encode` stores them. --tokenizer is DAC or Mimi in
+transformers (extra `parity`); --versus takes either kind. --codes works for any tokenizer: one
+integer array [frames, codebooks] for each source file. A single array (.npy) will do, with blocks
+of it in place of files, and a warning: intervals are too narrow. --untrained compares with the
+codec as its run began: its own first weights and, for the codebooks, its own music.
 
 Writes report.html, figures/*.png and dependence.json:
   source, split        what was measured
@@ -53,57 +56,45 @@ from absl import flags
 
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import replace_file
+from indep_jax.support.files import model_name, replace_file
 
 if TYPE_CHECKING:
     from indep_jax import dependence
+    from indep_jax.inference import LoadedCodec, Tokenizer
 
 
-def measure_codec(
-    codec_path: str,
-    source: str,
-    split: str,
-    untrained: bool = False,
-    whole: bool = False,
-    bandwidth: float | None = None,
-) -> list[dependence.Dependence]:
-    """The codec on a split of a source; before it, with `untrained`, the same codec untrained.
+def measure_tokenizer(
+    tokenizer: Tokenizer, source: str, split: str, *, whole: bool = False
+) -> dependence.Dependence:
+    """Measure the codebooks of a tokenizer on the files of a split of a source.
 
-    whole: also what takes minutes, see `dependence.measure_codes`. bandwidth: see `inference.load_codec`.
-    Raises UserError, one line, for `untrained` with a codec that was not trained here.
+    whole: also what takes minutes, see `dependence.measure_codes`.
     """
-    from indep_jax import dependence, inference
+    from indep_jax import dependence
     from indep_jax.data import sources
     from indep_jax.inference.encode_files import codes_by_origin
 
-    codec = inference.load_codec(codec_path, bandwidth=bandwidth)
-    files = sources.open_source(source, split)
-    codecs = {codec_label(codec_path): codec}
-    if untrained:
-        if not trained_here(codec):
-            raise UserError(f"--untrained: {codec_path} is not a workdir of indep_jax.train")
-        start = inference.untrained(codec.config, source, codec.config["seed"])
-        codecs = {"untrained": start, **codecs}
-    return [
-        dependence.measure_codes(
-            label,
-            list(codes_by_origin(codec, files, label).values()),
-            [codec.codebook_size] * codec.codebooks,
-            codec.code_vectors if whole else None,
-            whole=whole,
-        )
-        for label, codec in codecs.items()
-    ]
+    codes = list(codes_by_origin(tokenizer, sources.open_source(source, split)).values())
+    sizes = [tokenizer.codebook_size] * tokenizer.codebooks
+    vectors = tokenizer.code_vectors if whole else None
+    return dependence.measure_codes(tokenizer.label, codes, sizes, vectors, whole=whole)
 
 
-def trained_here(codec) -> bool:
-    """Whether the codec's config is that of a run, so that its start can be made again."""
-    return "data" in codec.config
+def load_untrained(path: str, bandwidth: float | None = None) -> LoadedCodec:
+    """Return the codec of a run as it was before training, labelled "untrained".
 
+    path: the run's workdir; its music must be where its config says.
+    Raises UserError where `path` is no workdir, or the music is not there.
+    """
+    from indep_jax.inference import load
+    from indep_jax.tasks import build
+    from indep_jax.training import checkpoints
 
-def codec_label(path: str) -> str:
-    """How reports call the codec of a folder."""
-    return Path(path).resolve().name
+    config = checkpoints.read_config(path)
+    if config is None or "data" not in config:
+        raise UserError(f"--untrained: {path} is not a workdir of indep_jax.train")
+    codec = build.untrained(config)
+    return codec if bandwidth is None else load.at_bandwidth(codec, bandwidth)
 
 
 def read_codes(path: str) -> list[np.ndarray]:
@@ -130,18 +121,19 @@ def write(measured: list[dependence.Dependence], source: str, split: str, output
 
 def main() -> None:
     options = flags.FLAGS
-    if bool(options.codec) == bool(options.codes):
-        raise UserError("expected --codec with --source, or --codes")
-    if options.codes and options.bandwidth is not None:
-        raise UserError("--bandwidth is of a --codec")
-    paths = [options.codec or options.codes, *options.versus]
-    labels = [codec_label(path) for path in paths]
+    given = [path for path in (options.codec, options.tokenizer, options.codes) if path]
+    if len(given) != 1:
+        raise UserError("expected --codec or --tokenizer, with --source, or --codes")
+    if not options.codec and (options.untrained or options.bandwidth is not None):
+        raise UserError("--untrained and --bandwidth are of a --codec")
+    paths = [*given, *options.versus]
+    labels = [model_name(path) for path in paths]
     if len(set(labels)) < len(labels):
         raise UserError(f"--versus: expected paths of different names, not {labels}")
     if not (options.codes or options.source):
-        raise UserError("--source: expected music, such as folder:PATH, with --codec")
+        raise UserError("--source: expected music, such as folder:PATH")
 
-    from indep_jax import dependence, report
+    from indep_jax import dependence, inference, report
 
     measured = []
     if options.codes:
@@ -151,11 +143,10 @@ def main() -> None:
         page = write(measured, options.codes, "", options.output)
     else:
         where = options.source, options.split
-        for path in paths:
-            untrained = options.untrained and path == options.codec
-            measured += measure_codec(
-                path, *where, untrained, whole=True, bandwidth=options.bandwidth
-            )
+        tokenizers = [inference.load_tokenizer(path, bandwidth=options.bandwidth) for path in paths]
+        if options.untrained:
+            tokenizers.insert(0, load_untrained(options.codec, options.bandwidth))
+        measured = [measure_tokenizer(each, *where, whole=True) for each in tokenizers]
         page = write(measured, *where, options.output)
     for text in dict.fromkeys(text for item in measured for text in item.warnings):
         print(text)
@@ -178,6 +169,7 @@ if __name__ == "__main__":
         "Workdir of indep_jax.train, Hugging Face folder, hf:NAME, or a model that ships, such as "
         "small.",
     )
+    flags.DEFINE_string("tokenizer", None, "transformers:dac:PATH or transformers:mimi:PATH.")
     flags.DEFINE_float(
         "bandwidth", None, "kbit/s of codecs that have several; default the largest."
     )

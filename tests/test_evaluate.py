@@ -8,8 +8,9 @@ import pytest
 from absl import flags
 from support.report_cases import RATE, ScalarCodec, check_page, write_music
 
-from indep_jax import evaluate, evaluation, inference
+from indep_jax import evaluate, evaluation, inference, measure
 from indep_jax.evaluation import frechet, musicnn
+from indep_jax.support import configs
 
 
 def test_evaluate_writes_the_page(tmp_path, monkeypatch, capsys):
@@ -19,8 +20,9 @@ def test_evaluate_writes_the_page(tmp_path, monkeypatch, capsys):
     run.mkdir()
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n')
     config = dict(data={}, seed=0)
-    monkeypatch.setattr(inference, "load_codec", lambda path, **_: ScalarCodec(config=config))
-    monkeypatch.setattr(inference, "untrained", lambda *_: ScalarCodec(config=config))
+    codec, start = ScalarCodec("<i>run", config), ScalarCodec("untrained")
+    monkeypatch.setattr(inference, "load_codec", lambda path, bandwidth: codec)
+    monkeypatch.setattr(measure, "load_untrained", lambda path, bandwidth: start)
     output = tmp_path / "out"
     options = dict(
         codec=str(run),
@@ -60,4 +62,17 @@ def test_evaluate_writes_the_page(tmp_path, monkeypatch, capsys):
     # Before and after training are the same codec here: every change is exactly nothing.
     record = json.loads((output / "dependence.json").read_text())
     assert [change["mean_bits"] for change in record["changes"]] == [0, 0]
+    assert [item["label"] for item in record["tokenizers"]] == ["untrained", "<i>run"]
     assert len(list((output / "figures").glob("*.png"))) == 5 + 1 + 1
+
+
+def test_a_run_whose_music_is_gone_is_measured_after_training_alone(tmp_path, capsys):
+    config = configs.load("encodec_small")
+    config.data.source = f"folder:{tmp_path}/gone"
+    (tmp_path / "config.json").write_text(config.to_json())
+    options = types.SimpleNamespace(codec=str(tmp_path), bandwidth=None)
+    assert evaluate._before_training(ScalarCodec(config=config), options) == []
+    error = capsys.readouterr().err
+    assert error.startswith(f"{tmp_path}: measured after training alone: source folder:{tmp_path}")
+    assert evaluate._before_training(ScalarCodec(), options) == []
+    assert capsys.readouterr().err == ""

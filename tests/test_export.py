@@ -12,7 +12,7 @@ import safetensors.numpy
 import soundfile
 from golden import encodec_cases, musicgen_cases, text_cases
 from hub.test_hub_encodec import fold, relative_error, respell
-from inference.test_loading import CONFIG
+from support.codec_cases import CONFIG
 from tasks.test_lm_task import make_store, shipped, shrink
 
 from indep_jax import data, encode, export

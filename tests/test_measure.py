@@ -8,10 +8,12 @@ import types
 
 import numpy as np
 import pytest
+import soundfile
 from absl import flags
 from support.report_cases import ScalarCodec, check_page, codes, write_music
 
-from indep_jax import inference, measure
+from indep_jax import measure
+from indep_jax.data import sources
 from indep_jax.dependence import mutual_information, total_correlation
 
 
@@ -39,6 +41,8 @@ def test_measure_of_stored_codes(tmp_path, monkeypatch, small_network, capsys):
     options = dict(
         codec=None,
         source=None,
+        tokenizer=None,
+        untrained=False,
         codes=str(tmp_path / "codes.npz"),
         versus=[str(tmp_path / "other.npz")],
         bandwidth=None,
@@ -91,10 +95,40 @@ def test_files_that_hold_no_codes_are_named(tmp_path):
     np.testing.assert_array_equal(read, codes(0)[0])
 
 
-def test_only_a_run_can_be_compared_with_its_start(monkeypatch, folder):
-    monkeypatch.setattr(inference, "load_codec", lambda path, bandwidth: ScalarCodec())
-    with pytest.raises(ValueError, match="--untrained"):
-        measure.measure_codec("hub", f"folder:{folder}", "test", untrained=True)
+def test_only_a_run_can_be_compared_with_its_start(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "encodec"}')
+    for path in (tmp_path, tmp_path / "nothing", "small"):
+        with pytest.raises(ValueError, match=f"^--untrained: {path} is not a workdir of"):
+            measure.load_untrained(str(path))
+
+
+def test_a_tokenizer_is_measured_on_whole_files(folder):
+    source, codec = f"folder:{folder}", ScalarCodec("mine")
+    found = measure.measure_tokenizer(codec, source, "test")
+    codes = []
+    for file in sources.open_source(source, "test").files:
+        wave = soundfile.read(file.path, dtype="float32", always_2d=True)[0]
+        codes.append(codec.encode(wave[None]).codes[0])
+    expected = mutual_information.estimate(codes, sizes=(8, 8, 8), lags=(0, "delay"))
+    np.testing.assert_array_equal(found.information.bits, expected.bits)
+    assert found.label == "mine" and found.sizes == (8, 8, 8)
+
+
+def test_options_that_do_not_fit_are_named(monkeypatch):
+    def refused(message, **options):
+        all_of_them = dict.fromkeys(("codec", "tokenizer", "codes", "source", "split", "bandwidth"))
+        values = all_of_them | dict(versus=[], untrained=False, output="out") | options
+        monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(**values))
+        with pytest.raises(ValueError, match=message):
+            measure.main()
+
+    refused("expected --codec or --tokenizer, with --source, or --codes", source="sample:")
+    refused("expected --codec or --tokenizer", codec="a", tokenizer="transformers:dac:b")
+    refused("--untrained and --bandwidth are of a --codec", codes="a.npz", bandwidth=3.0)
+    refused("--untrained and --bandwidth", tokenizer="transformers:dac:b", untrained=True)
+    refused("expected paths of different names", codec="a", source="sample:", versus=["b/a"])
+    refused("--source: expected music", tokenizer="transformers:dac:b")
+    refused("tokenizer 'transformers:x': expected", tokenizer="transformers:x", source="sample:")
 
 
 def test_the_command_starts_and_tells_a_mistake(tmp_path):

@@ -15,8 +15,6 @@ from indep_jax.inference.load import (
     load_codec_of,
     load_lm,
     load_tokenizer,
-    name_of,
-    untrained,
 )
 from indep_jax.inference.stereo import PairedCodec
 from indep_jax.inference.text import load_text, text_folder
@@ -33,7 +31,5 @@ __all__ = [
     "load_lm",
     "load_text",
     "load_tokenizer",
-    "name_of",
     "text_folder",
-    "untrained",
 ]

@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from indep_jax.data import sources, tokens, transforms
+from indep_jax.inference.tokenizer import Tokenizer
 from indep_jax.support import progress
 from indep_jax.support.errors import UserError
 
 
 def encode_files(
-    tokenizer,
+    tokenizer: Tokenizer,
     source: sources.AudioSource,
     files: Sequence[sources.AudioFile] | None = None,
     *,
@@ -67,7 +68,7 @@ def encode_files(
 
 
 def codes_by_origin(
-    tokenizer, source: sources.AudioSource, label: str = "", max_unreadable: float = 1.0
+    tokenizer: Tokenizer, source: sources.AudioSource, max_unreadable: float = 1.0
 ) -> dict[str, np.ndarray]:
     """Return the codes int32 [frames, codebooks] of every file, by its name, in order.
 
@@ -78,7 +79,7 @@ def codes_by_origin(
     """
     origins = {file.name: file.origin or file.name for file in source.files}
     pieces: dict[str, list[np.ndarray]] = {}
-    with music_bar(source.seconds, f"encode {label}".strip()) as bar:
+    with music_bar(source.seconds, f"encode {tokenizer.label}".strip()) as bar:
         items = encode_files(tokenizer, source, max_unreadable=max_unreadable, advance=bar.update)
         for item in items:
             pieces.setdefault(origins[item.name], []).append(item.codes)

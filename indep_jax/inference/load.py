@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from indep_jax.codec import model, quantizer
-from indep_jax.data import pipeline, sources
+from indep_jax.codec import model
 from indep_jax.hub import encodec, folders, musicgen, tokenizers
 from indep_jax.inference.chunked import ChunkedCodec
 from indep_jax.inference.codec import LoadedCodec
@@ -20,12 +18,8 @@ from indep_jax.inference.stereo import PairedCodec
 from indep_jax.inference.text import load_text
 from indep_jax.inference.tokenizer import Tokenizer
 from indep_jax.support.errors import UserError
+from indep_jax.support.files import model_name
 from indep_jax.training import checkpoints
-
-
-def name_of(path: str | Path) -> str:
-    """Return the name that reports give to a model: that of its folder."""
-    return Path(path).resolve().name
 
 
 def from_config(
@@ -68,16 +62,29 @@ def load_codec(
             raise UserError(
                 f"{path}: step {step} is within the warm-up: there are no codebooks yet"
             )
-    if bandwidth is not None:
-        possible = encodec.bandwidths(config)
-        lower = [each for each in possible if each <= bandwidth * (1 + 1e-9)]  # as it is printed
-        if not lower or not math.isclose(lower[-1], bandwidth):
-            raise UserError(f"{path}: bandwidth must be one of {possible}, not {bandwidth}")
-        fewer = encodec.codebooks_at(config, lower[-1])
-        config["quantizer"] |= dict(codebooks=fewer, bandwidths=lower)
-        codebook = jax.tree.map(lambda x: x[:fewer], variables["codebook"])
-        variables = dict(params=variables["params"], codebook=codebook)
-    return from_config(config, variables, dtype, step, name_of(path))
+    codec = from_config(config, variables, dtype, step, model_name(path))
+    return codec if bandwidth is None else at_bandwidth(codec, bandwidth)
+
+
+def at_bandwidth(codec: LoadedCodec, bandwidth: float) -> LoadedCodec:
+    """Return a codec with the leading codebooks alone that make `bandwidth` kbit/s.
+
+    Raises UserError where the codec has no such bandwidth.
+    """
+    possible = codec.bandwidths
+    lower = [each for each in possible if each <= bandwidth * (1 + 1e-9)]  # as it is printed
+    if not lower or not math.isclose(lower[-1], bandwidth):
+        raise UserError(f"{codec.label}: bandwidth must be one of {possible}, not {bandwidth}")
+    fewer = encodec.codebooks_at(codec.config, lower[-1])
+    quantizer = codec.config["quantizer"] | dict(codebooks=fewer, bandwidths=lower)
+    codebook = jax.tree.map(lambda x: x[:fewer], codec.variables["codebook"])
+    return from_config(
+        {**codec.config, "quantizer": quantizer},
+        {**codec.variables, "codebook": codebook},
+        str(codec.module.dtype),
+        codec.step,
+        codec.label,
+    )
 
 
 def load_codec_of(path: str | Path, codebooks: int) -> LoadedCodec | PairedCodec:
@@ -89,7 +96,7 @@ def load_codec_of(path: str | Path, codebooks: int) -> LoadedCodec | PairedCodec
     codec = load_codec(path)
     for bandwidth in codec.bandwidths[:-1]:
         if encodec.codebooks_at(codec.config, bandwidth) == codebooks:
-            return load_codec(path, bandwidth=bandwidth)
+            return at_bandwidth(codec, bandwidth)
     if codebooks == 2 * codec.codebooks and codec.channels == 1:
         return PairedCodec(codec)
     return codec
@@ -155,53 +162,6 @@ def load_lm(
         config["data"] = dict(segment_seconds=seconds)
     encoder = load_text(text["encoder"], text["max_tokens"]) if text["encoder"] else None
     return LoadedLM(config, params, loaded, encoder, step, dtype)
-
-
-def untrained(config: Mapping | str | Path, source: str, seed: int = 0) -> LoadedCodec:
-    """The codec of a config (or of a workdir's) before training, as a reference for the trained.
-
-    Weights are the random initial ones; codebooks are fitted by k-means to that encoder's latents
-    of training segments of `source`, as a run does when quantization begins. Of a run that began
-    with pretrained weights it is the codec that has those.
-    """
-    if not isinstance(config, Mapping):
-        config = read_config(Path(config))
-    if config.get("pretrained"):
-        return load_codec(config["pretrained"])
-    sizes = {name: config["quantizer"][name] for name in ("codebooks", "codebook_size")}
-    module = model.from_config(config["model"], **sizes, dtype=config["dtype"])
-    segments = pipeline.segments(
-        sources.open_source(source, "train"),
-        seed=seed,
-        batch_size=config["batch_size"],
-        seconds=config["data"]["segment_seconds"],
-        sample_rate=module.sample_rate,
-        channels=module.channels,
-    )
-    # This generator compiles several times faster than the default, of which jit(init) holds one
-    # instance per parameter.
-    init_key = jax.random.key(seed, impl="unsafe_rbg")
-    # Music, as in a run: with model.init_std the first weights depend on it.
-    params = jax.jit(module.init)(init_key, segments[0]["audio"])["params"]
-    empty = quantizer.empty(module.codebooks, module.codebook_size, module.dimension)
-    latents = jax.jit(
-        lambda x: module.apply(dict(params=params, codebook=empty), x, method="latents")
-    )
-    rows = jnp.concatenate(
-        [
-            latents(segments[i]["audio"]).reshape(-1, module.dimension)
-            for i in range(config["quantizer"]["kmeans_batches"])
-        ]
-    )
-    codebook = jax.jit(quantizer.initialize, static_argnums=(1, 2, 4))(
-        rows,
-        module.codebooks,
-        module.codebook_size,
-        jax.random.key(seed),
-        config["quantizer"]["kmeans_iterations"],
-        rows.shape[0] / module.codebook_size,
-    )
-    return from_config(config, dict(params=params, codebook=codebook))
 
 
 def read_config(path: Path, task: str = "codec") -> dict:

@@ -22,6 +22,11 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(home) / "indep_jax"
 
 
+def model_name(path: str | os.PathLike) -> str:
+    """Return the name of a model in reports and logs: that of its folder."""
+    return pathlib.Path(path).resolve().name
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yield a temporary path, and rename what the caller writes there to `path` at the end.

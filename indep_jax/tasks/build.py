@@ -10,6 +10,7 @@ import ml_collections
 from indep_jax import inference
 from indep_jax.data import tokens
 from indep_jax.hub import encodec, folders, musicgen
+from indep_jax.inference import load
 from indep_jax.support.errors import UserError
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.tasks.lm import LMTask
@@ -77,7 +78,7 @@ def untrained(config: Mapping[str, Any]) -> inference.LoadedCodec:
     state = jax.jit(task.init)(key, read(0))
     state = task.before_step(config.quantizer.warmup_steps, state, read)
     variables = dict(params=state.ema, codebook=state.collections["codebook"])
-    return inference.LoadedCodec(config.to_dict(), variables)
+    return load.from_config(config.to_dict(), variables, label="untrained")
 
 
 def pretrained_codec(config: ml_collections.ConfigDict) -> Callable[[], Mapping] | None:

@@ -82,7 +82,7 @@ def measured(codec, name: str, source: str, split: str) -> dict:
     """What a point says of a codec on one split."""
     found = evaluate.evaluate_codec(codec, name, source, split, items=40, seconds=10.0).metrics
     files = beginnings(sources.open_source(source, split), FILE_SECONDS)
-    codes = list(codes_by_origin(codec, files, name).values())
+    codes = list(codes_by_origin(codec, files).values())
     result = dependence.measure_codes(name, codes, [codec.codebook_size] * codec.codebooks)
     information = result.information
     return dict(
@@ -107,7 +107,7 @@ def add_total_correlation(workdir: Path, source: str) -> None:
     """Adds to a point what predicting its codes side by side costs."""
     codec = inference.load_codec(workdir)
     files = beginnings(sources.open_source(source, "test"), FIRST_SECONDS)
-    codes = codes_by_origin(codec, files, workdir.name)
+    codes = codes_by_origin(codec, files)
     (cost,) = total_correlation.estimate(
         list(codes.values()),
         sizes=[codec.codebook_size] * codec.codebooks,

@@ -364,7 +364,8 @@ def test_measure_at_a_bandwidth(tmp_path):
         soundfile.write(tmp_path / f"music/{name}.wav", wave, 8_000)
     where = str(tmp_path / "codec"), f"folder:{tmp_path}/music", "all"
     for count, bandwidth in zip((2, 3, 3), (*config["target_bandwidths"], None)):
-        (found,) = measure.measure_codec(*where, bandwidth=bandwidth)
+        codec = load_codec(where[0], bandwidth=bandwidth)
+        found = measure.measure_tokenizer(codec, *where[1:])
         assert len(dependence.record([found])["tokenizers"][0]["codebooks"]) == count
     for command in ("measure", "evaluate"):
         done = subprocess.run(

@@ -4,40 +4,12 @@ import math
 import jax
 import numpy as np
 import pytest
-import soundfile
 from golden import encodec_cases
+from support.codec_cases import CONFIG
 
 from indep_jax import inference
 from indep_jax.codec import model as codec_model
-from indep_jax.data import pipeline, sources
 from indep_jax.training import checkpoints
-
-CONFIG = dict(
-    task="codec",
-    dtype="float32",
-    seed=0,
-    batch_size=4,
-    data=dict(segment_seconds=0.5),
-    model=dict(
-        sample_rate=4_000,
-        channels=2,
-        causal=False,
-        n_filters=4,
-        ratios=(4, 3),
-        dimension=6,
-        residual_layers=1,
-        kernel=5,
-        residual_kernel=3,
-        last_kernel=5,
-        dilation_base=2,
-        compress=2,
-        lstm_layers=1,
-        pad_mode="constant",
-        conv_shortcut=False,
-        norm="weight_norm",
-    ),
-    quantizer=dict(codebooks=2, codebook_size=16, kmeans_iterations=5, kmeans_batches=2),
-)
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +23,6 @@ def hub_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def codec(hub_folder):
     return inference.load_codec(hub_folder)
-
-
-@pytest.fixture(scope="module")
-def music(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("music")
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        time = np.arange(8_000) / 4_000
-        tone = np.sin(2 * np.pi * time * rng.uniform(100, 900, (4, 1))).sum(0)
-        noisy = 0.1 * tone * rng.uniform(0.2, 1, (2, 1)) + 0.05 * rng.normal(size=(2, 8_000))
-        soundfile.write(folder / f"{i}.wav", noisy.T, 4_000)
-    return f"folder:{folder}"
 
 
 def test_properties(codec):
@@ -185,29 +145,3 @@ def test_workdir_gives_the_moving_average_of_the_last_checkpoint(tmp_path):
     saved.close()
     with pytest.raises(ValueError, match="step 3 is within the warm-up"):
         inference.load_codec(tmp_path)
-
-
-def test_untrained_codec_has_random_weights_and_fitted_codebooks(tmp_path, music):
-    checkpoints.store_config(tmp_path, CONFIG)
-    codec = inference.untrained(tmp_path, music, seed=1)
-    wave = pipeline.segments(
-        sources.open_source(music, "train"),
-        seed=7,
-        batch_size=8,
-        seconds=0.5,
-        sample_rate=4_000,
-        channels=2,
-    )[0]["audio"]
-
-    @jax.jit
-    def run(variables):
-        latents = codec.module.apply(variables, wave, method="latents")
-        return latents, codec.module.apply(variables, latents, method="quantize")
-
-    latents, quantized = run(codec.variables)
-    spread = np.mean(np.sum(np.square(latents - latents.mean((0, 1))), -1))
-    rest = np.sum(np.square(latents[:, :, None] - np.cumsum(quantized.vectors, 2)), -1)
-    rest = np.mean(rest, (0, 1))
-    # Foreign segments of the same music: each codebook leaves less than the one before.
-    assert rest[0] < 0.5 * spread and rest[1] < rest[0]
-    assert all(np.unique(quantized.codes[..., k]).size >= 8 for k in range(2))

@@ -6,6 +6,34 @@ import numpy as np
 from indep_jax import inference
 from indep_jax.codec import quantizer
 
+# Of a run, as far as loading reads it.
+CONFIG = dict(
+    task="codec",
+    dtype="float32",
+    seed=0,
+    batch_size=4,
+    data=dict(segment_seconds=0.5),
+    model=dict(
+        sample_rate=4_000,
+        channels=2,
+        causal=False,
+        n_filters=4,
+        ratios=(4, 3),
+        dimension=6,
+        residual_layers=1,
+        kernel=5,
+        residual_kernel=3,
+        last_kernel=5,
+        dilation_base=2,
+        compress=2,
+        lstm_layers=1,
+        pad_mode="constant",
+        conv_shortcut=False,
+        norm="weight_norm",
+    ),
+    quantizer=dict(codebooks=2, codebook_size=16, kmeans_iterations=5, kmeans_batches=2),
+)
+
 MODEL = dict(
     sample_rate=1_200,
     channels=2,

@@ -12,15 +12,15 @@ RATE = 16_000
 
 
 class ScalarCodec:
-    """Residual scalar quantization of the means of 4 samples: a codec in ten lines."""
+    """Residual scalar quantization of the means of 4 samples: a Tokenizer in ten lines."""
 
     sample_rate, channels, codebooks, codebook_size, hop = RATE, 1, 3, 8, 4
     frame_rate = RATE / hop
+    code_vectors = None
 
-    def __init__(self, bits=3, config=()):
-        self.config = dict(config)
+    def __init__(self, label="scalar", config=()):
+        self.label, self.config = label, dict(config)
         self.steps = [2 / 8, 2 / 64, 2 / 512]
-        self.bits = bits
 
     def encode(self, wave):
         residual = np.asarray(wave)[..., 0].reshape(len(wave), -1, self.hop).mean(-1)
