@@ -1,6 +1,7 @@
 """Several processes as one run, and the signals that stop it."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,15 +22,23 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
       processes: the number of processes, with HOST:PORT.
       process: the number of this one, from 0, with HOST:PORT.
     Raises:
-      UserError: a coordinator without the numbers, or the numbers without it.
+      UserError: a coordinator without the numbers, or the numbers without it; an address that is
+        none; "auto" where JAX finds no cluster.
     """
     numbers = processes, process
     if coordinator in (None, "auto"):
         if numbers != (None, None):
             raise UserError("--processes and --process: expected with --coordinator=HOST:PORT")
         if coordinator:
-            jax.distributed.initialize()
+            try:
+                jax.distributed.initialize()
+            except ValueError as error:
+                raise UserError(
+                    f"--coordinator=auto: JAX finds no cluster here ({error}); expected HOST:PORT"
+                ) from error
         return
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator}: expected HOST:PORT or auto")
     if None in numbers or process >= processes:
         raise UserError(
             f"--coordinator={coordinator}: expected --processes=N and --process=0 to N - 1"

@@ -119,6 +119,8 @@ def test_a_codec_is_trained_by_two_processes(tmp_path):
     "arguments, said",
     [
         (["--processes=2"], "--processes and --process: expected with --coordinator=HOST:PORT"),
+        (["--coordinator=auto"], "--coordinator=auto: JAX finds no cluster here"),
+        (["--coordinator=localhost", "--processes=2"], "localhost: expected HOST:PORT or auto"),
         (["--coordinator=localhost:1", "--processes=2"], "expected --processes=N and --process=0"),
         (["--coordinator=localhost:1", "--processes=2", "--process=2"], "--process=0 to N - 1"),
     ],
