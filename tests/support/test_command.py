@@ -48,7 +48,7 @@ CASES = dict(
     missing=lambda: open("no such.txt"),
     folder=lambda: open("/"),
     long=lambda: open("x" * 300),
-    full=lambda: open("/dev/full", "w", buffering=1).write("x\\n"),
+    full=lambda: open("/dev/full", "wb", buffering=0).write(b"x"),
     rename=rename,
     interrupt=lambda: fail(KeyboardInterrupt()),
     value=lambda: fail(ValueError("one line of a library")),
