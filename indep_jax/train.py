@@ -15,22 +15,32 @@ On several machines the same command runs on each, with a workdir that all of th
 --coordinator=HOST:PORT of the first with --processes=N --process=0 to N - 1.
 """
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import TYPE_CHECKING
 
+import ml_collections
 from absl import flags
 
 from indep_jax.support import command, configs
 from indep_jax.support.errors import UserError
-from indep_jax.tasks.build import build
-from indep_jax.training import loop, processes
+
+if TYPE_CHECKING:
+    from indep_jax.training.state import State
 
 
-def train(config, workdir: str | os.PathLike, *, max_step: int | None = None):
-    """Trains the task of `config` in `workdir`; returns the final state.
+def train(
+    config: ml_collections.ConfigDict, workdir: str | os.PathLike, *, max_step: int | None = None
+) -> State:
+    """Train the task of `config` in `workdir`, and return the final state.
 
-    Raises UserError, one line, for a config or a workdir that cannot be.
+    Raises what `training.loop.run` raises: UserError for a config or a workdir that cannot be.
     """
+    from indep_jax.tasks.build import build
+    from indep_jax.training import loop
+
     return loop.run(build(config), config, workdir, max_step=max_step)
 
 
@@ -39,6 +49,9 @@ def main():
     for name in ("config", "workdir"):
         if not options[name].value:
             raise UserError(f"--{name} is required; --help says how")
+
+    from indep_jax.training import loop, processes
+
     processes.join(options.coordinator, options.processes, options.process)
     try:
         train(options.config, options.workdir, max_step=options.max_step)

@@ -47,8 +47,8 @@ def test_the_points_are_configs():
             assert functools.reduce(operator.getitem, field.split("."), config) == value
 
 
-def test_the_study_begins_with_a_codec_that_is_here(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_the_study_begins_with_a_codec_that_ships_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     config = shipped("finetune_encodec_small")
     variables = build.pretrained_codec(config)()
     assert config.model.sample_rate == 16_000

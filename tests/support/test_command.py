@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULES = ("encode", "generate", "measure", "evaluate", "export", "bench")
+MODULES = ("train", "encode", "generate", "measure", "evaluate", "export", "bench")
 SCRIPTS = ("sweep", "pack_audio", "plot_runs", "render_scores")
 
 SCRIPT = """
