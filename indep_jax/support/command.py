@@ -1,6 +1,7 @@
 """Start and end of every command: flags, one-line errors, exit codes, the cache of programs."""
 
 import errno
+import importlib.util
 import os
 import signal
 import sys
@@ -105,6 +106,8 @@ def _terminate(number, frame) -> None:
 def _keep_programs() -> None:
     """Set JAX's cache of compiled programs, whether JAX is imported already or later."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    if importlib.util.find_spec("filelock") is None:  # without it, JAX cannot limit the cache
         return
     settings = dict(
         jax_compilation_cache_dir=str(cache_folder()),

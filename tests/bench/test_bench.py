@@ -115,9 +115,9 @@ def test_data_rows(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "expected one of codec, data, lm, mmd, and flags"),
-        (["loss"], "expected one of codec, data, lm, mmd, and flags"),
-        (["codec", "data"], "expected one of codec, data, lm, mmd, and flags"),
+        ([], "expected one of codec, data, device, lm, mmd, and flags"),
+        (["loss"], "expected one of codec, data, device, lm, mmd, and flags"),
+        (["codec", "data"], "expected one of codec, data, device, lm, mmd, and flags"),
         (["codec", "--repeats=0"], "--repeats: expected 1 or more, not 0"),
     ],
 )
