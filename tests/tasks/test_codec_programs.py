@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from indep_jax.codec import discriminator
+from indep_jax.tasks import codec_steps
 from indep_jax.tasks.codec import CodecTask
 from indep_jax.training import loop, sharding
 
@@ -41,9 +42,10 @@ def step_on(devices, dtype, folder):
 
 def discriminator_gradients_of_music(task, state, batch):
     """What the music's half of the hinge loss adds to the first moments, by name."""
+    adversary = codec_steps.adversary(task.config)
 
     def loss(params):
-        real = task.discriminator.apply(dict(params=params), batch["audio"])
+        real = adversary.apply(dict(params=params), batch["audio"])
         silent = [(-jnp.ones(()), [])] * len(real)  # whose hinge is closed
         return discriminator.discriminator_loss(real, silent)
 
