@@ -70,11 +70,11 @@ class CodecTask:
         return self
 
     def init(self, rng: jax.Array, batch: Mapping[str, jax.Array]) -> State:
-        """The first state, from random weights and empty codebooks."""
+        """Return the first state, with random weights and empty codebooks."""
         return steps.init(self.config, rng, batch)
 
     def plan(self, step: int) -> tuple[str, int]:
-        """The program of a step, and how many batches it sees."""
+        """Return the program of a step, and how many batches it sees."""
         return steps.plan(self.config, step)
 
     def before_step(self, step: int, state: State, read: Callable[[int], Mapping]) -> State:

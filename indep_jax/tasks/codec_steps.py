@@ -32,12 +32,13 @@ BALANCED = ("adversarial", "feature", "l1", "mel")
 
 
 def codec(config: Config) -> model.Codec:
-    """The model that is trained."""
+    """Return the model that a config describes."""
     sizes = config["quantizer"]["codebooks"], config["quantizer"]["codebook_size"]
     return model.from_config(config["model"], *sizes, config["dtype"])
 
 
 def adversary(config: Config) -> discriminator.Discriminator:
+    """Return the discriminator that a config describes."""
     settings = config["discriminator"]
     return discriminator.Discriminator(
         settings["filters"], tuple(settings["n_ffts"]), jnp.dtype(config["dtype"])
@@ -45,12 +46,12 @@ def adversary(config: Config) -> discriminator.Discriminator:
 
 
 def first_whole_step(config: Config) -> int:
-    """The first step of the whole recipe, after those of the autoencoder or discriminator alone."""
+    """Return the first step of the whole recipe, after those of a part alone (see `plan`)."""
     return config["quantizer"]["warmup_steps"] + config["discriminator"].get("warmup_steps", 0)
 
 
 def even_count(config: Config) -> float:
-    """How many vectors a step would assign to each code if all were used evenly."""
+    """Return how many vectors a step would assign to each code if all were used evenly."""
     samples = round(config["data"]["segment_seconds"] * config["model"]["sample_rate"])
     frames = -(-samples // codec(config).hop)
     return config["batch_size"] * frames / config["quantizer"]["codebook_size"]
@@ -60,7 +61,7 @@ def even_count(config: Config) -> float:
 
 
 def init(config: Config, key: jax.Array, batch: Batch) -> State:
-    """Random weights, empty codebooks."""
+    """Return the first state: random weights, empty codebooks."""
     generator_key, discriminator_key = jax.random.split(key)
     variables = codec(config).init(generator_key, batch["audio"])
     params = dict(
@@ -88,7 +89,7 @@ def init(config: Config, key: jax.Array, batch: Batch) -> State:
 
 
 def initial_codebook(config: Config, params: Any, audio: jax.Array, key: jax.Array) -> dict:
-    """Codebooks fitted by k-means to the generator's latents of audio [batch, time, channels]."""
+    """Fit codebooks by k-means to the generator's latents of audio [batch, time, channels]."""
     settings = config["quantizer"]
     latents = encode(config, params, audio)
     return quantizer.initialize(
@@ -102,14 +103,14 @@ def initial_codebook(config: Config, params: Any, audio: jax.Array, key: jax.Arr
 
 
 def begin_quantization(state: State, codebook: dict) -> State:
-    """The state with its first codebooks."""
+    """Return the state with its first codebooks."""
     # The balancer's averages belong to other gradients before quantization.
     fresh = jax.tree.map(jnp.zeros_like, state.collections["balancer"])
     return state.replace(collections=dict(codebook=codebook, balancer=fresh))
 
 
 def start_from(config: Config, state: State, variables: Mapping[str, Any]) -> State:
-    """The state with a trained codec's variables {params, codebook}."""
+    """Return the state with a trained codec's variables {params, codebook}."""
     params, codebook = variables["params"], variables["codebook"]
     codebook = quantizer.restart(codebook, even_count(config))
     return state.replace(
@@ -125,7 +126,7 @@ def start_from(config: Config, state: State, variables: Mapping[str, Any]) -> St
 def autoencoder_step(
     config: Config, state: State, batch: Batch, key: jax.Array
 ) -> tuple[State, Metrics]:
-    """Reconstruction without quantizer or discriminator."""
+    """Train reconstruction, without quantizer or discriminator."""
     del key
     audio = batch["audio"]
 
@@ -144,7 +145,7 @@ def autoencoder_step(
 def discriminator_step(
     config: Config, state: State, batch: Batch, key: jax.Array
 ) -> tuple[State, Metrics]:
-    """The discriminator alone, on what the codec makes of the batch."""
+    """Train the discriminator alone, on what the codec makes of the batch."""
     del key
     audio, params = batch["audio"], state.params["generator"]
     latents = encode(config, params, audio)
@@ -155,17 +156,17 @@ def discriminator_step(
 
 
 def codec_step(config: Config, state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-    """Discriminator, then generator, then codebooks, without the independence loss."""
+    """Train discriminator, generator and codebooks, in this order, without the independence loss."""
     return _quantized_step(config, state, batch, key)
 
 
 def independence_step(
     config: Config, state: State, batch: Mapping[str, Any], key: jax.Array
 ) -> tuple[State, Metrics]:
-    """`codec_step` with the independence loss, of the batch's own streams.
+    """Train as `codec_step` does, with the independence loss of the batch's streams.
 
-    Or of those of several batches, the macro-batch of Lemercier et al. 2024: `batch` is then
-    dict(current=the batch, history=the batches whose streams are joined, stacked).
+    Or with that of the streams of several batches, the macro-batch of Lemercier et al. 2024: `batch`
+    is then dict(current=the batch, history=the batches whose streams are joined, stacked).
     """
     if "history" in batch:
         return _quantized_step(config, state, batch["current"], key, batch["history"], term=True)
@@ -320,7 +321,7 @@ def independence_loss(
     active: jax.Array | int | None = None,
     critic: Any = None,
 ) -> jax.Array:
-    """The independence loss, unweighted, of latents of the given source files; a scalar.
+    """Return the independence loss, unweighted, of latents of the given source files; a scalar.
 
     `active`: how many leading codebooks take part, default all. `critic`: the state's, which a loss
     with a network of its own needs.
@@ -339,7 +340,7 @@ def independence_loss(
 
 
 def independence_streams(config: Config, codebook: dict, latents_BxTxD: jax.Array) -> jax.Array:
-    """The codebooks' streams [batch, frames, codebooks, dim] that are to be independent."""
+    """Return the codebooks' streams [batch, frames, codebooks, dim] that are to be independent."""
     q = quantizer.quantize(codebook, latents_BxTxD)
     return q.vectors if config["loss"]["independence"]["streams"] == "codes" else q.inputs
 
@@ -368,11 +369,10 @@ def joined_independence_loss(
     active: jax.Array | int | None = None,
     critic: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of the streams of several batches, history {audio [m, batch, ...], file}; and their
-    latents [m * batch, frames, dim].
+    """Return the loss of several batches' streams, and their latents [m * batch, frames, dim].
 
-    Every batch is encoded anew in the backward pass; the codebooks are those of this step and are
-    not updated.
+    history: dict(audio [m, batch, time, channels], file [m, batch]). Every batch is encoded anew in
+    the backward pass; the codebooks are those of this step and are not updated.
     """
 
     @jax.checkpoint
@@ -404,7 +404,7 @@ def _add_term(config, step, gradient, term):
 
 
 def optimizer(config: Config, name: str) -> optax.GradientTransformation:
-    """Adam for the params `name`: generator, discriminator or critic.
+    """Return Adam for the params `name`: generator, discriminator or critic.
 
     The last two, which judge the first, learn at discriminator.rate_factor times its rate.
     """
@@ -481,12 +481,12 @@ def _advance(state: State, **collections) -> State:
 
 
 def encode(config: Config, params: Any, audio_BxTxC: jax.Array) -> jax.Array:
-    """Latents [batch, frames, dim] of audio, by the generator's params."""
+    """Return latents [batch, frames, dim] of audio, by the generator's params."""
     return _apply(config, params, audio_BxTxC, "latents")
 
 
 def synthesize(config: Config, params: Any, z_BxTxD: jax.Array) -> jax.Array:
-    """Waveform [batch, frames * hop, channels] of latents, by the generator's params."""
+    """Return the waveform [batch, frames * hop, channels] of latents, by the generator's params."""
     return _apply(config, params, z_BxTxD, "synthesize")
 
 
@@ -500,7 +500,7 @@ def _apply(config, params, x, method):
 def reconstruct(
     config: Config, variables: Mapping[str, Any], audio: jax.Array, *, quantized: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Audio [batch, time, channels] through the codec: (waveform, codes).
+    """Return audio [batch, time, channels] after the codec: (waveform, codes).
 
     Not quantized: straight from the latents, as the autoencoder is trained.
     """
@@ -520,7 +520,7 @@ PROGRAMS: dict[str, Callable[[Config, State, Any, jax.Array], tuple[State, Metri
 
 
 def plan(config: Config, step: int) -> tuple[str, int]:
-    """The name in PROGRAMS of a step, and how many batches it sees.
+    """Return the name in PROGRAMS of a step, and how many batches it sees.
 
     `autoencoder` (quantizer.warmup_steps of them, none in the published recipe): reconstruction
     losses alone. `discriminator` (then discriminator.warmup_steps): the codec stays as it is. Then

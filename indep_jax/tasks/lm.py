@@ -114,12 +114,12 @@ class LMTask:
         return self
 
     def init(self, rng: jax.Array, batch: Mapping[str, jax.Array]) -> State:
-        """The first state, from random weights."""
+        """Return the first state, with random weights."""
         del batch
         return steps.init(self.config, rng)
 
     def plan(self, step: int) -> tuple[str, int]:
-        """The program of a step, and how many batches it sees."""
+        """Return the program of a step, and how many batches it sees."""
         del step
         return "lm", 1
 
@@ -172,7 +172,7 @@ def _add_text(captions, texts, batch):
 
 
 def _check(config):
-    """Raises UserError, one line that names the field, for what no run can have."""
+    """Raise UserError, one line that names the field, for what no run can have."""
     settings = config.optimizer
     if not config.data.source.startswith("tokens:"):
         raise UserError(

@@ -25,7 +25,7 @@ Metrics = dict[str, jax.Array]
 
 
 def init(config: Config, key: jax.Array) -> State:
-    """The first state, from random weights."""
+    """Return the first state: random weights."""
     params = lm.init(lm.from_config(config["model"], config["dtype"]), key)["params"]
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -36,12 +36,12 @@ def init(config: Config, key: jax.Array) -> State:
 
 
 def start_from(state: State, params: Any) -> State:
-    """The state with trained params."""
+    """Return the state with trained params."""
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
 def step(config: Config, state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-    """One update: (state, metrics).
+    """Train one step: (state, metrics).
 
     The batch goes through in optimizer.accumulate parts, whose gradients add up to the whole's.
     """
@@ -80,19 +80,19 @@ PROGRAMS: dict[str, Callable[[Config, State, Batch, jax.Array], tuple[State, Met
 
 
 def nats(config: Config, params: Any, batch: Batch) -> jax.Array:
-    """[codebooks]: the cross-entropy of a batch's codes, summed."""
+    """Return the cross-entropy of a batch's codes, nats, summed for each codebook: [codebooks]."""
     module = lm.from_config(config["model"], config["dtype"])
     text = (batch["text"], batch["text_mask"]) if "text" in batch else ()
     return lm.nats(module, dict(params=params), batch["codes"], *text)
 
 
 def counts(codes_BxTxK: jax.Array) -> jax.Array:
-    """[codebooks]: how many codes each codebook has; -1 is none."""
+    """Return how many codes each codebook has, [codebooks]; -1 is none."""
     return (codes_BxTxK >= 0).sum((0, 1))
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and a cosine to 0 at `steps`."""
+    """Return AdamW with clipping, warm-up and a cosine to 0 at `steps`."""
     settings = config["optimizer"]
     rate = optax.warmup_cosine_decay_schedule(
         0.0, settings["learning_rate"], settings["warmup_steps"], config["steps"]
