@@ -25,7 +25,7 @@ LARGEST_POWER = 32  # of an exp, which multiplies its rounding: at most 2e-6 in 
 def choose(
     rule: str | Sequence | jax.Array, rows_NxKxD: jax.Array, segments: jax.Array | None = None
 ) -> jax.Array:
-    """Squared bandwidths a [components, codebooks]; no gradient flows through them.
+    """Return squared bandwidths a [components, codebooks]; no gradient flows through them.
 
     rule "paper": PAPER for every codebook. "median": per codebook, the median squared distance over
     pairs of an evenly spaced subsample of at most 128 rows, times MEDIAN_FACTORS; pairs of one
@@ -62,7 +62,7 @@ def choose(
 
 
 def ladder(rule: str | Sequence | jax.Array) -> tuple[tuple[int, int | None, int], ...]:
-    """Which of a mixture's kernels need an exp: steps (component, source, power), in order.
+    """Return which of a mixture's kernels need an exp: steps (component, source, power), in order.
 
     Where a bandwidth is another's by a whole number, its kernel is that one's to this power: a few
     products. source None asks for an exp (always for a traced array, whose ratios nobody knows).

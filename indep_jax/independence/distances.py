@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def squared_distances(x_KxNxD: jax.Array, y_KxMxD: jax.Array) -> jax.Array:
-    """Squared distances [codebooks, n, m] of the rows of x to those of y, codebook by codebook.
+    """Return the squared distances [codebooks, n, m] of the rows of x to those of y.
 
     At least 0 in spite of rounding. Centre the rows first: |x|^2 + |y|^2 - 2 x.y of rows far from 0
     cancels to rounding. Its derivative is never asked for (pair_sums.py has its own).

@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 def pair_sums(
     x_NxKxD, y_NxKxD, a_CxK, x_ids, y_ids, *, marginals: bool, block: int, ladder=None, pairs=None
 ):
-    """For each row i of x, sums over the rows j of y that may be its partners.
+    """Return, for each row i of x, sums over the rows j of y that may be its partners.
 
     x_ids, y_ids: integers [n, columns]; the pair (i, j) is left out when its ids agree in any
     column. Both None: every pair counts. y_NxKxD None stands for x (with the same ids): each pair
@@ -126,7 +126,7 @@ _sums.defvjp(_sums_forward, _sums_backward)
 
 
 def padded(plan: Plan, x, axis: int = -1):
-    """An array, or all of Rows, padded to whole blocks with what does not count."""
+    """Return an array, or all of Rows, padded to whole blocks with what does not count."""
     if isinstance(x, Rows):
         return Rows(padded(plan, x.vectors, 1), padded(plan, x.ids, 0), padded(plan, x.real, 0))
     widths = [(0, 0)] * x.ndim
@@ -135,7 +135,7 @@ def padded(plan: Plan, x, axis: int = -1):
 
 
 def zero_sums(plan: Plan, x: Rows, rates_CxK):
-    """Sums and counts, as yet of no pair."""
+    """Return sums and counts, as yet of no pair."""
     (codebooks, n, _), dtype = x.vectors.shape, x.vectors.dtype
     sums = jnp.zeros((len(rates_CxK), 1 + plan.marginals * codebooks, n), dtype)
     return sums, jnp.zeros(n, dtype)
@@ -209,13 +209,13 @@ def add_gradients(plan: Plan, x: Rows, y: Rows, rates_CxK, g_x, g_y, dx, dy, *, 
 
 
 def sums_within(plan: Plan, x: Rows, rates_CxK):
-    """Sums and counts of the pairs of padded rows with each other, each visited once."""
+    """Return sums and counts of the pairs of padded rows with each other, each visited once."""
     zero = zero_sums(plan, x, rates_CxK)
     return jax.tree.map(jnp.add, *add_sums(plan, x, x, rates_CxK, zero, zero, half=True))
 
 
 def gradients_within(plan: Plan, x: Rows, rates_CxK, g):
-    """Their derivative by x.vectors."""
+    """Return their derivative by x.vectors."""
     zero = jnp.zeros_like(x.vectors)
     return jnp.add(*add_gradients(plan, x, x, rates_CxK, g, g, zero, zero, half=True))
 

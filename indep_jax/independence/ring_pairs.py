@@ -20,7 +20,7 @@ from indep_jax.independence import pair_sums
 
 @functools.lru_cache
 def ring(mesh: Mesh, axis: str | tuple[str, ...] = "data") -> pair_sums.Pairs:
-    """How rows that are sharded over an axis (or several) of a mesh meet in pairs.
+    """Return how rows that are sharded over an axis (or several) of a mesh meet in pairs.
 
         loss = independence.dhsic(streams, segments=files, pairs=independence.ring(mesh))
 

@@ -156,7 +156,7 @@ def discriminator_step(
 
 
 def codec_step(config: Config, state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-    """Train discriminator, generator and codebooks, in this order, without the independence loss."""
+    """Train discriminator, generator, codebooks, in this order, without the independence loss."""
     return _quantized_step(config, state, batch, key)
 
 
@@ -165,8 +165,8 @@ def independence_step(
 ) -> tuple[State, Metrics]:
     """Train as `codec_step` does, with the independence loss of the batch's streams.
 
-    Or with that of the streams of several batches, the macro-batch of Lemercier et al. 2024: `batch`
-    is then dict(current=the batch, history=the batches whose streams are joined, stacked).
+    Or with that of the streams of several batches, the macro-batch of Lemercier et al. 2024:
+    `batch` is then dict(current=the batch, history=the batches that are joined, stacked).
     """
     if "history" in batch:
         return _quantized_step(config, state, batch["current"], key, batch["history"], term=True)
